@@ -1,0 +1,1 @@
+"""What every room shares: artefact folders, settings, errors, progress, identities, the prediction schema."""

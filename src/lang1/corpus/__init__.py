@@ -1,0 +1,1 @@
+"""Notes and general text to token shards."""

@@ -1,0 +1,1 @@
+"""Scorers, predictions and the results table."""

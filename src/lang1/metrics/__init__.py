@@ -1,0 +1,1 @@
+"""AUROC and its kin: NumPy in, numbers out."""

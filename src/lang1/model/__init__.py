@@ -1,0 +1,1 @@
+"""The Lang1 model family."""

@@ -1,0 +1,1 @@
+"""One health system as tables: schema, store and readers."""

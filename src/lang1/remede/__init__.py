@@ -1,0 +1,1 @@
+"""The ReMedE benchmark: cards, labels, splits, attrition."""

@@ -1,0 +1,1 @@
+"""Health systems that can be made anywhere and whose exact risks are known."""

@@ -1,0 +1,1 @@
+"""The resumable runner and its steps."""
