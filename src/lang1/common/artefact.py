@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -176,10 +175,8 @@ def new_folder(
 def write_json(path: Path, value: Any) -> None:
     """Write JSON to a temporary name, then rename: a reader sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(
-        json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
-    )
-    os.replace(temporary, path)
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def read_json(path: Path) -> Any:
@@ -193,9 +190,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise ArtefactError(f"{path} is missing.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtefactError(
-            f"{path} is not valid JSON ({error}): the folder is damaged; make it again."
-        ) from error
+        raise ArtefactError(f"{path} is not valid JSON ({error}): the folder is damaged; make it again.") from error
 
 
 def open_folder(path: Path | str, kind: str | tuple[str, ...]) -> Folder:
@@ -208,20 +203,14 @@ def open_folder(path: Path | str, kind: str | tuple[str, ...]) -> Folder:
     kinds = (kind,) if isinstance(kind, str) else kind
     wanted = " or ".join(kinds)
     if not path.exists():
-        hint = (
-            " (an unfinished one is there: run the step again to complete it)"
-            if partial_path(path).exists()
-            else ""
-        )
+        hint = " (an unfinished one is there: run the step again to complete it)" if partial_path(path).exists() else ""
         raise ArtefactError(f"{path} does not exist{hint}; expected a {wanted} folder.")
     if not (path / MANIFEST).is_file():
         raise ArtefactError(f"{path} holds no {MANIFEST}; expected a {wanted} folder made by lang1.")
     try:
         manifest = Manifest.model_validate(read_json(path / MANIFEST))
     except ValidationError as error:
-        raise ArtefactError(
-            f"{path / MANIFEST} is not a manifest of this version: {_first(error)}."
-        ) from error
+        raise ArtefactError(f"{path / MANIFEST} is not a manifest of this version: {_first(error)}.") from error
     if manifest.kind not in kinds:
         raise ArtefactError(f"{path} is a {manifest.kind} folder; expected a {wanted} folder.")
     return Folder(path, manifest)

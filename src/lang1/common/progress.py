@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import TypeVar
 
@@ -69,9 +69,7 @@ class Meter:
         now = time.monotonic()
         rate = (self.done - self._first) / max(now - self._started, 1e-9)
         if self._bar is not None:
-            self._bar.update(
-                self._task, completed=self.done, rate=f"{_si(rate)} {self.unit}/s", note=self._note
-            )
+            self._bar.update(self._task, completed=self.done, rate=f"{_si(rate)} {self.unit}/s", note=self._note)
         elif now - self._last >= PLAIN_EVERY_SECONDS:
             self._last, self._said = now, True
             share = f" {100 * self.done / self.total:.0f} %" if self.total else ""
@@ -95,7 +93,7 @@ class Meter:
 
 def track(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Iterate with a :class:`Meter`, one unit an item."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with Meter(what, total, unit) as meter:
         for item in items:

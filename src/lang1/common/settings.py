@@ -39,9 +39,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise SettingsError(
-            f"{path}: expected settings as 'name: value' lines, found a {type(value).__name__}."
-        )
+        raise SettingsError(f"{path}: expected settings as 'name: value' lines, found a {type(value).__name__}.")
     return value
 
 
@@ -81,9 +79,7 @@ def load_settings(
     values: dict[str, Any] = _copy(base or {})
     if file is not None:
         values = _merge(values, read_yaml(file))
-    return validate_settings(
-        model, apply_overrides(values, overrides), source=str(file) if file else "settings"
-    )
+    return validate_settings(model, apply_overrides(values, overrides), source=str(file) if file else "settings")
 
 
 def validate_settings(model: type[S], values: Mapping[str, Any], source: str) -> S:
@@ -101,9 +97,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = _fields_at(model, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = (
-            f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(known)}." if known else "."
-        )
+        hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(known)}." if known else "."
         return f"unknown setting '{where}'{hint}"
     if first["type"] == "missing":
         return f"'{where}' is missing: give it a value."

@@ -59,9 +59,7 @@ ENCOUNTERS = pa.schema(
         pa.field("admit_time", _T),
         pa.field("discharge_time", _T),  # null: still in hospital, or unknown
         pa.field("admission_type", _S),  # ADMISSION_TYPES
-        pa.field(
-            "admission_source", _S
-        ),  # free text of the site, e.g. "home", "transfer from acute hospital"
+        pa.field("admission_source", _S),  # free text of the site, e.g. "home", "transfer from acute hospital"
         pa.field("department", _S),
         pa.field("facility", _S),
         pa.field("disposition", _S),  # DISPOSITIONS; null while in hospital
@@ -127,9 +125,7 @@ CLAIMS = pa.schema(
         # paid: never denied; denied_overturned: denied first, paid on appeal (favorable);
         # denied_upheld: denied for good (adverse); pending: not settled by the end of the data.
         _required("final_status", _S),
-        pa.field(
-            "adjustment_codes", pa.list_(_S)
-        ),  # "<group>-<number>", e.g. "CO-197"; numbers only, no X12 text
+        pa.field("adjustment_codes", pa.list_(_S)),  # "<group>-<number>", e.g. "CO-197"; numbers only, no X12 text
         pa.field("charge", _F),  # in the site's currency
         pa.field("paid", _F),
     ]
