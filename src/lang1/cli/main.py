@@ -1,0 +1,431 @@
+"""The ``lang1`` command: verbs in the order of the flow. Parse, call, print; no logic."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import lang1
+from lang1.common.errors import Lang1Error
+from lang1.common.progress import console, say
+
+app = typer.Typer(
+    name="lang1",
+    help="Train, benchmark and judge small clinical language models on a hospital's own records.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with `lang1 demo`. Settings of any verb can be changed as `field=value` at the end of the line.",
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings as field=value (section.field=value).", metavar="[FIELD=VALUE]...")
+]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file (YAML).")]
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 2 something the user can mend, 1 a fault of ours, 130 stopped."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        result = app(standalone_mode=False)
+        raise SystemExit(result if isinstance(result, int) else 0)
+    except Lang1Error as error:
+        _fail(f"lang1: {error}", 2, debug)
+    except typer.Abort:
+        _fail("lang1: stopped.", 130, False)
+    except KeyboardInterrupt:
+        _fail("lang1: stopped. Run the same command again to go on where it was.", 130, debug)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's own usage errors
+            _fail(f"lang1: {error.format_message()}", 2, debug)
+        _fail(f"lang1: unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1, debug)
+
+
+def _fail(line: str, code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    console.file.flush()
+    print(line, file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def _load(model: Any, config: Path | None, overrides: list[str] | None, base: dict[str, Any] | None = None) -> Any:
+    from lang1.common.settings import load_settings
+
+    return load_settings(model, config, overrides or (), base)
+
+
+def _done(out: Path, next_command: str) -> None:
+    say(f"Done: {out}. Next: {next_command}")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if version:
+        print(lang1.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write: one records folder a system, and truth/.")],
+    overrides: Overrides = None,
+    systems: Annotated[int, typer.Option(help="How many health systems.")] = 1,
+    patients: Annotated[int, typer.Option(help="Patients in each system.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 1,
+    preset: Annotated[str, typer.Option(help="default (near the paper's rates) or high-acuity.")] = "default",
+    config: Config = None,
+) -> None:
+    """Make whole health systems whose true risks are known.
+
+    Example: `lang1 simulate --systems 2 --patients 20000 --seed 1 ./hospitals`
+    """
+    from lang1.simulator.settings import SimulatorSettings
+    from lang1.simulator.simulate import simulate as run
+
+    base = {"systems": systems, "patients": patients, "seed": seed, "preset": preset}
+    folders = run(out, _load(SimulatorSettings, config, overrides, base))
+    _done(out, f"lang1 remede build {folders[0]} ./benchmark")
+
+
+ingest = typer.Typer(help="Take a hospital's extract into a records folder.", no_args_is_help=True)
+app.add_typer(ingest, name="ingest")
+
+
+@ingest.command("tables")
+def ingest_tables_command(
+    out: Annotated[Path | None, typer.Argument(help="Records folder to write.")] = None,
+    overrides: Overrides = None,
+    map_file: Annotated[Path | None, typer.Option("--map", help="YAML mapping of files and columns.")] = None,
+    init: Annotated[list[Path] | None, typer.Option("--init", help="Print a commented mapping for these files.")] = None,
+) -> None:
+    """Any CSV or Parquet files for the five tables, by a YAML mapping.
+
+    Example: `lang1 ingest tables --init adt.csv --init notes.csv > map.yaml`, edit it, then
+    `lang1 ingest tables --map map.yaml ./records`
+    """
+    from lang1.records.readers.tables import ingest_tables, init_mapping
+
+    if init:
+        print(init_mapping(init))
+        return
+    if map_file is None or out is None:
+        raise typer.BadParameter("give --map FILE and the folder to write, or --init FILE to start a mapping.")
+    ingest_tables(map_file, out, overrides or [])
+    _print_left_out(out)
+    _done(out, f"lang1 remede build {out} ./benchmark")
+
+
+@ingest.command("labelled")
+def ingest_labelled_command(
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet with a note, label columns and a patient id.")],
+    out: Annotated[Path, typer.Argument(help="Records folder to write.")],
+    overrides: Overrides = None,
+    config: Config = None,
+) -> None:
+    """One table of notes with labels, for data that has no encounters.
+
+    Example: `lang1 ingest labelled notes.csv ./records note=text patient=mrn labels.readmission=readmit30 order=seq`
+    """
+    from lang1.records.readers.labelled import LabelledSettings, ingest_labelled
+
+    ingest_labelled(table, out, _load(LabelledSettings, config, overrides))
+    _print_left_out(out)
+    _done(out, f"lang1 remede build {out} ./benchmark")
+
+
+@ingest.command("diabetes-130")
+def ingest_diabetes_command(
+    out: Annotated[Path, typer.Argument(help="Records folder to write.")],
+    overrides: Overrides = None,
+    config: Config = None,
+) -> None:
+    """Real encounters of the Diabetes 130-US hospitals data, which ships with lang1 (CC BY 4.0).
+
+    Example: `lang1 ingest diabetes-130 ./diabetes`
+    """
+    from lang1.records.readers.diabetes130 import Diabetes130Settings, ingest_diabetes130
+
+    ingest_diabetes130(out, _load(Diabetes130Settings, config, overrides))
+    _print_left_out(out)
+    _done(out, f"lang1 remede build {out} ./benchmark")
+
+
+remede = typer.Typer(help="The benchmark: tasks, labels, splits, attrition.", no_args_is_help=True)
+app.add_typer(remede, name="remede")
+
+
+@remede.command("build")
+def remede_build(
+    records: Annotated[Path, typer.Argument(help="Records folder.")],
+    out: Annotated[Path, typer.Argument(help="Benchmark folder to write.")],
+    overrides: Overrides = None,
+    config: Config = None,
+) -> None:
+    """Label the records, split them by time and patient, and print what was left out, rule by rule.
+
+    Example: `lang1 remede build ./hospitals/riverside ./benchmark calendar=paper`
+    """
+    from lang1.remede.build import build
+    from lang1.remede.settings import BuildSettings
+
+    build(records, out, _load(BuildSettings, config, overrides))
+    remede_show(out)
+    _done(out, f"lang1 corpus {records} {out} ./corpus")
+
+
+@remede.command("show")
+def remede_show(benchmark: Annotated[Path, typer.Argument(help="Benchmark folder.")]) -> None:
+    """Print a benchmark's attrition ledger and class shares.
+
+    Example: `lang1 remede show ./benchmark`
+    """
+    from lang1.remede.benchmark import Benchmark
+    from lang1.remede.summary import summary_lines
+
+    for line in summary_lines(Benchmark.open(benchmark)):
+        print(line)
+
+
+@app.command()
+def corpus(
+    records: Annotated[Path, typer.Argument(help="Records folder.")],
+    benchmark: Annotated[Path, typer.Argument(help="Benchmark whose held-out patients and periods stay out.")],
+    out: Annotated[Path, typer.Argument(help="Corpus folder to write.")],
+    overrides: Overrides = None,
+    config: Config = None,
+) -> None:
+    """Clean notes and general text, train a tokenizer, write token shards.
+
+    Example: `lang1 corpus ./hospitals/riverside ./benchmark ./corpus vocab_size=8192`
+    """
+    from lang1.corpus.build import build_corpus
+    from lang1.corpus.settings import CorpusSettings
+
+    build_corpus([records], benchmark, out, _load(CorpusSettings, config, overrides))
+    _print_left_out(out)
+    _done(out, f"lang1 pretrain {out} {benchmark} ./model")
+
+
+@app.command()
+def pretrain(
+    corpus_folder: Annotated[Path, typer.Argument(help="Corpus folder.", metavar="CORPUS")],
+    benchmark: Annotated[Path, typer.Argument(help="Benchmark that the model will be judged on; overlap is refused.")],
+    out: Annotated[Path, typer.Argument(help="Model folder to write.")],
+    overrides: Overrides = None,
+    config: Config = None,
+) -> None:
+    """Train a model from scratch on a corpus; stopped and started again, it goes on.
+
+    Example: `lang1 pretrain ./corpus ./benchmark ./model model.preset=lang1-100m steps=2000`
+    """
+    from lang1.training.pretrain import pretrain as run
+    from lang1.training.settings import PretrainSettings
+
+    run(corpus_folder, out, _load(PretrainSettings, config, overrides), benchmark=benchmark)
+    _done(out, f"lang1 finetune {out} {benchmark} ./finetuned")
+
+
+@app.command()
+def finetune(
+    model: Annotated[Path, typer.Argument(help="Pretrained model folder.")],
+    benchmark: Annotated[Path, typer.Argument(help="Benchmark folder.")],
+    out: Annotated[Path, typer.Argument(help="Model folder to write.")],
+    overrides: Overrides = None,
+    config: Config = None,
+) -> None:
+    """Teach a model to answer the benchmark's questions, one task or all jointly.
+
+    Example: `lang1 finetune ./model ./benchmark ./finetuned 'tasks=[readmission, mortality]'`
+    """
+    from lang1.training.finetune import finetune as run
+    from lang1.training.settings import FinetuneSettings
+
+    run(model, benchmark, out, _load(FinetuneSettings, config, overrides))
+    _done(out, f"lang1 evaluate {out} {benchmark} ./evaluation")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model folder made by lang1.")],
+    benchmark: Annotated[Path, typer.Argument(help="Benchmark folder.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; stopped and started again, it goes on.")],
+    overrides: Overrides = None,
+    zero_shot: Annotated[
+        list[Path] | None, typer.Option("--zero-shot", help="Another model, before finetuning, to compare with.")
+    ] = None,
+    generalist: Annotated[
+        list[Path] | None, typer.Option("--generalist", help="A Hugging Face causal LM folder, zero-shot.")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option("--baseline", help="prevalence, note-length, metadata, tfidf-lr or gbm-structured; repeatable."),
+    ] = None,
+    predictions: Annotated[
+        list[Path] | None, typer.Option("--predictions", help="Predictions made elsewhere, in the public schema.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Score a model on a benchmark, beside baselines, generalists and other predictions, and draw the report.
+
+    Example: `lang1 evaluate ./finetuned ./benchmark ./evaluation --zero-shot ./model --baseline tfidf-lr
+    --predictions ./hospitals/truth/riverside`
+    """
+    from lang1.evaluation.settings import EvaluateSettings
+    from lang1.study.evaluation_study import evaluation_study
+
+    settings = _load(EvaluateSettings, config, overrides)
+    spec = evaluation_study(
+        model,
+        benchmark,
+        settings,
+        zero_shot=zero_shot or [],
+        generalists=generalist or [],
+        baselines=baseline or [],
+        predictions=predictions or [],
+    )
+    _run_and_show(spec, out, "evaluate")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Finetuned model folder.")],
+    notes: Annotated[Path, typer.Argument(help="CSV, Parquet or JSONL with note_id and text.")],
+    out: Annotated[Path, typer.Argument(help="CSV or Parquet file to write.")],
+    task: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks; repeatable.")] = None,
+) -> None:
+    """Probabilities for new notes.
+
+    Example: `lang1 predict ./finetuned todays-notes.csv probabilities.csv`
+    """
+    from lang1.evaluation.predict_notes import predict as run
+
+    run(model, notes, out, tasks=task or None)
+    say(f"Done: {out}.")
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="Study file (YAML); recipes/ holds some.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; stopped and started again, it goes on.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="STEP.field=value", metavar="[STEP.FIELD=VALUE]...")] = None,
+    variant: Annotated[list[str] | None, typer.Option("--variant", help="A named list of overrides in the file.")] = None,
+) -> None:
+    """Run a study: a graph of steps, resumable, finished steps are not run again.
+
+    Example: `lang1 study recipes/demo.yaml ./study finetuned.epochs=2`
+    """
+    from lang1.study.spec import load_study
+
+    _run_and_show(load_study(file, overrides or (), variant or ()), out, str(file))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Results folder, results.json, or a model folder (its training run).")],
+    out: Annotated[Path | None, typer.Argument(help="HTML file to write; default report.html beside the input.")] = None,
+) -> None:
+    """Draw the report again from results.json, or a training run's curves.
+
+    Example: `lang1 report ./lang1-demo/report ./for-the-board.html`
+    """
+    from lang1.reporting.report import render
+    from lang1.reporting.run_report import render_run
+
+    if (folder / "metrics.jsonl").is_file():
+        written = render_run(folder, out or folder.parent / f"{folder.name}-run.html")
+    else:
+        source = folder / "results.json" if folder.is_dir() else folder
+        written = render(source, out or source.with_name("report.html"))
+    say(f"Done: {written}.")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Model folder made by lang1.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write in the Hugging Face layout.")],
+) -> None:
+    """Write a folder that `transformers` loads: weights, configuration, tokenizer, card.
+
+    Example: `lang1 export ./finetuned ./for-transformers`
+    """
+    from lang1.model.store import export_model
+
+    export_model(model, out)
+    say(f"Done: {out}. Load it with AutoModelForCausalLM.from_pretrained('{out}').")
+
+
+@app.command()
+def demo(
+    overrides: Annotated[list[str] | None, typer.Argument(help="STEP.field=value", metavar="[STEP.FIELD=VALUE]...")] = None,
+    data: Annotated[str, typer.Option(help="simulated, or diabetes-130 (real encounters).")] = "simulated",
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default ./lang1-demo or ./lang1-demo-DATA.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="The same path in under 90 seconds, too small to learn much.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="All rows of the real data instead of the stated sample.")] = False,
+) -> None:
+    """From records to the report in minutes: no network, no arguments needed. Stopped, it goes on where it was.
+
+    Example: `lang1 demo` or `lang1 demo --data diabetes-130`
+    """
+    from lang1.study.recipes import demo_study
+
+    spec, default_out = demo_study(data, smoke=smoke, full=full, overrides=overrides or [])
+    _run_and_show(spec, out or default_out, f"demo {data}")
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, devices, and which extras are present and what each would enable.
+
+    Example: `lang1 doctor`
+    """
+    from lang1.cli.doctor import examine
+
+    for line in examine():
+        print(line)
+
+
+def _run_and_show(spec: Any, out: Path, source: str) -> None:
+    from lang1.common.artefact import read_json
+    from lang1.reporting.terminal import closing_table
+    from lang1.study.runner import run_study
+    from lang1.study.steps import STEP_KINDS
+
+    done = run_study(spec, STEP_KINDS, out, source)
+    shown = [folder for folder in done.values() if folder.kind == "results"]
+    for folder in shown:
+        _print_table(closing_table(read_json(folder.path / "results.json")))
+        say(f"Report: {folder.path / 'report.html'}  (numbers: {folder.path / 'results.json'})")
+    if not shown:
+        say(f"Done: {out}.")
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+
+def _print_left_out(folder: Path) -> None:
+    from lang1.common.artefact import MANIFEST, read_json
+
+    for reason, rows in read_json(folder / MANIFEST)["left_out"].items():
+        say(f"left out: {rows} ({reason})")
+
+
+Command = Callable[..., None]
+
+if __name__ == "__main__":
+    main()

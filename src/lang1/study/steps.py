@@ -1,0 +1,151 @@
+"""The kinds of steps that a study can hold: each calls one room's public function.
+
+Rooms are imported when a step runs, so that ``lang1 --help`` and a study's validation stay quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import Field
+
+from lang1.common.settings import Settings
+from lang1.corpus.settings import CorpusSettings
+from lang1.evaluation.settings import EvaluateSettings
+from lang1.records.readers.diabetes130 import Diabetes130Settings
+from lang1.remede.settings import BuildSettings
+from lang1.simulator.settings import SimulatorSettings
+from lang1.study.runner import Inputs, StepKind
+from lang1.training.settings import FinetuneSettings, PretrainSettings
+
+
+class EvaluateStep(EvaluateSettings):
+    """Score a model of this package; ``regime`` names how it was made (zero-shot, finetuned, joint)."""
+
+    regime: str
+    name: str | None = None
+
+
+class BaselineStep(EvaluateSettings):
+    """Train and score one baseline."""
+
+    baseline: str
+
+
+class PredictionsStep(EvaluateSettings):
+    """Take predictions made elsewhere, e.g. the simulator's oracle."""
+
+    name: str = "oracle"
+    regime: str = "oracle"
+
+
+class ReportStep(EvaluateSettings):
+    """Gather predictions into ``results.json`` and draw ``report.html``."""
+
+    title: str = "Results"
+    subtitle: str = ""
+    notes: list[str] = Field(default=[], description="sentences shown among the report's warnings")
+
+
+def _one(inputs: Inputs, role: str) -> Path:
+    return cast(Path, inputs[role])
+
+
+def _many(inputs: Inputs, role: str) -> list[Path]:
+    value = inputs.get(role, [])
+    return value if isinstance(value, list) else [value]
+
+
+def _simulate(inputs: Inputs, settings: Any, out: Path) -> None:
+    from lang1.simulator.simulate import simulate
+
+    simulate(out, settings)
+
+
+def _diabetes130(inputs: Inputs, settings: Any, out: Path) -> None:
+    from lang1.records.readers.diabetes130 import ingest_diabetes130
+
+    ingest_diabetes130(out, settings)
+
+
+def _remede(inputs: Inputs, settings: Any, out: Path) -> None:
+    from lang1.remede.build import build
+
+    build(_one(inputs, "records"), out, settings)
+
+
+def _corpus(inputs: Inputs, settings: Any, out: Path) -> None:
+    from lang1.corpus.build import build_corpus
+
+    build_corpus(_many(inputs, "records"), _one(inputs, "benchmark"), out, settings)
+
+
+def _pretrain(inputs: Inputs, settings: Any, out: Path) -> None:
+    from lang1.training.pretrain import pretrain
+
+    pretrain(_one(inputs, "corpus"), out, settings, benchmark=_one(inputs, "benchmark"))
+
+
+def _finetune(inputs: Inputs, settings: Any, out: Path) -> None:
+    from lang1.training.finetune import finetune
+
+    finetune(_one(inputs, "model"), _one(inputs, "benchmark"), out, settings)
+
+
+def _evaluate(inputs: Inputs, settings: EvaluateStep, out: Path) -> None:
+    from lang1.evaluation.predict_benchmark import evaluate_model
+
+    evaluate_model(
+        _one(inputs, "model"), _one(inputs, "benchmark"), out, settings, regime=settings.regime, name=settings.name
+    )
+
+
+def _baseline(inputs: Inputs, settings: BaselineStep, out: Path) -> None:
+    from lang1.evaluation.predict_benchmark import evaluate_baseline
+
+    evaluate_baseline(settings.baseline, _one(inputs, "benchmark"), out, settings)
+
+
+def _generalist(inputs: Inputs, settings: EvaluateStep, out: Path) -> None:
+    from lang1.evaluation.predict_benchmark import evaluate_generalist
+
+    evaluate_generalist(_one(inputs, "folder"), _one(inputs, "benchmark"), out, settings, name=settings.name)
+
+
+def _predictions(inputs: Inputs, settings: PredictionsStep, out: Path) -> None:
+    from lang1.evaluation.predict_benchmark import import_predictions
+
+    import_predictions(
+        _one(inputs, "file"), _one(inputs, "benchmark"), out, settings, name=settings.name, regime=settings.regime
+    )
+
+
+def _report(inputs: Inputs, settings: ReportStep, out: Path) -> None:
+    from lang1.evaluation.results import collect, write_results
+
+    results = collect(
+        _one(inputs, "benchmark"),
+        _many(inputs, "predictions"),
+        settings,
+        models=_many(inputs, "models"),
+        title=settings.title,
+        subtitle=settings.subtitle,
+        extra_warnings=settings.notes,
+    )
+    write_results(out, results, inputs=inputs)
+
+
+STEP_KINDS: dict[str, StepKind] = {
+    "simulate": StepKind(SimulatorSettings, {}, _simulate),
+    "diabetes-130": StepKind(Diabetes130Settings, {}, _diabetes130),
+    "remede": StepKind(BuildSettings, {"records": True}, _remede),
+    "corpus": StepKind(CorpusSettings, {"records": True, "benchmark": True}, _corpus),
+    "pretrain": StepKind(PretrainSettings, {"corpus": True, "benchmark": True}, _pretrain),
+    "finetune": StepKind(FinetuneSettings, {"model": True, "benchmark": True}, _finetune),
+    "evaluate": StepKind(EvaluateStep, {"model": True, "benchmark": True}, _evaluate),
+    "baseline": StepKind(BaselineStep, {"benchmark": True}, _baseline),
+    "generalist": StepKind(EvaluateStep, {"folder": True, "benchmark": True}, _generalist),
+    "predictions": StepKind(PredictionsStep, {"file": True, "benchmark": True}, _predictions),
+    "report": StepKind(ReportStep, {"benchmark": True, "predictions": True, "models": False}, _report),
+}
