@@ -1,0 +1,79 @@
+"""Light cleaning of a note, the same wherever a model reads one: corpus, finetuning, evaluation, prediction.
+
+The steps are those of the Lang1 paper (arXiv 2511.13703, pretraining data) in its order: punctuation and spacing are
+normalised, malformed characters dropped, stray white space removed. Unlike the paper, line ends stay, since a note's
+layout carries meaning, and so do meaningful characters outside ASCII (µ, °, ≥, names); dropping those too is an option
+of the tokenizer (:func:`lang1.text.tokenizer_training.train_tokenizer`).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+# Typographic variants of plain punctuation, to the plain form.
+_PUNCTUATION: dict[str, str] = {
+    **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc", "'"),
+    **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"'),
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d", "-"),
+    **dict.fromkeys("\u2022\u2023\u2043\u25aa\u25cf\u25e6\u2219", "-"),  # bullets
+    "\u2026": "...",
+    "\u2044": "/",
+    "\uff1a": ":",
+    "\uff0c": ",",
+}
+# Everything that breaks a line, to "\n"; every other space, to " ".
+_LINE_ENDS = "\u0085\u2028\u2029\x0b\x0c"
+_SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_TRANSLATE = str.maketrans({**_PUNCTUATION, **dict.fromkeys(_LINE_ENDS, "\n"), **dict.fromkeys(_SPACES, " ")})
+
+# Control and format characters, lone surrogates, private use, U+FFFD: nothing that a reader sees.
+_MALFORMED_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn")
+_ASCII_MALFORMED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_KEPT_CONTROLS = frozenset("\n\t\r\x0b\x0c\u0085")
+_RULED_LINE = re.compile(r"([-_=*#~.+])\1{3,}")
+_BLANKS = re.compile(r"[ \t]+")
+_AROUND_LINE_ENDS = re.compile(r" ?\n ?")
+_BLANK_LINES = re.compile(r"\n{3,}")
+
+
+def drop_malformed(text: str) -> str:
+    """Drop control and format characters, lone surrogates, private-use characters and U+FFFD."""
+    if text.isascii():
+        return _ASCII_MALFORMED.sub("", text)
+    bad = [c for c in set(text) if c not in _KEPT_CONTROLS and _is_malformed(c)]
+    return text.translate(dict.fromkeys(map(ord, bad))) if bad else text
+
+
+def normalise_punctuation(text: str) -> str:
+    """Typographic quotes, dashes, bullets and ellipses to their plain forms, ruled lines to three characters, NFC."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.translate(_TRANSLATE))
+    return _RULED_LINE.sub(r"\1\1\1", text)
+
+
+def collapse_space(text: str) -> str:
+    """One space for a run of spaces, at most one blank line, nothing at the ends of lines or of the text."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0b", "\n").replace("\x0c", "\n")
+    text = _AROUND_LINE_ENDS.sub("\n", _BLANKS.sub(" ", text))
+    return _BLANK_LINES.sub("\n\n", text).strip(" \n")
+
+
+# By name, in the order in which they run.
+STEPS: dict[str, Callable[[str], str]] = {
+    "drop_malformed": drop_malformed,
+    "normalise_punctuation": normalise_punctuation,
+    "collapse_space": collapse_space,
+}
+
+
+def clean_note(text: str) -> str:
+    """The form in which a model reads a note. Cleaning twice changes nothing more."""
+    for step in STEPS.values():
+        text = step(text)
+    return text
+
+
+def _is_malformed(character: str) -> bool:
+    return character == "\ufffd" or unicodedata.category(character) in _MALFORMED_CATEGORIES

@@ -1,0 +1,150 @@
+"""The tokenizer of a model folder: text to ids and back, and the ids of the option letters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from lang1.common.artefact import write_json
+from lang1.common.errors import ArtefactError, InputError
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+END_OF_TEXT = "<|endoftext|>"
+PADDING = "<|pad|>"
+# Names under which imported tokenizers know the end of a document, tried in this order.
+END_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
+PADDING_NAMES = (PADDING, "<pad>", "<|padding|>")
+ANSWER = "\nAnswer:"
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class Tokenizer:
+    """A Hugging Face ``tokenizer.json`` with what this project needs of it.
+
+    No token is ever added before or after a text, and a text that happens to contain the spelling of a special
+    token (``<|endoftext|>``) is encoded as ordinary text: a note cannot forge a document's end.
+
+    Args:
+        inner: the tokenizer as the ``tokenizers`` library holds it.
+        source: where it came from, for messages.
+
+    Raises:
+        ArtefactError: it knows no end-of-text token.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, source: str = "tokenizer") -> None:
+        inner.no_padding()
+        inner.no_truncation()
+        inner.encode_special_tokens = True
+        self.inner = inner
+        self.source = source
+        self.eot = _first_known(inner, END_NAMES)
+        if self.eot is None:
+            raise ArtefactError(f"{source}: no end-of-text token; expected one of {', '.join(END_NAMES)}.")
+        self.pad = _first_known(inner, PADDING_NAMES) or self.eot
+
+    @classmethod
+    def load(cls, path: Path | str) -> Tokenizer:
+        """Read ``tokenizer.json``, given the file or the folder that holds it.
+
+        Raises:
+            ArtefactError: it is missing, damaged, or knows no end-of-text token.
+        """
+        path = Path(path)
+        file = path / TOKENIZER_FILE if path.is_dir() else path
+        if not file.is_file():
+            raise ArtefactError(f"{file} is missing: expected a tokenizer in the Hugging Face tokenizer.json format.")
+        try:
+            inner = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises bare Exception
+            raise ArtefactError(f"{file} is not a tokenizer.json that can be read ({error}).") from error
+        return cls(inner, str(file))
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and ``tokenizer_config.json``, which ``transformers.AutoTokenizer`` loads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / TOKENIZER_FILE).write_text(self.inner.to_str(pretty=True), encoding="utf-8")
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.eot,
+            "eos_token": self.eot,
+            "pad_token": self.pad,
+            "add_bos_token": False,
+            "add_eos_token": False,
+            "split_special_tokens": True,
+            "clean_up_tokenization_spaces": False,
+        }
+        write_json(folder / CONFIG_FILE, config)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, with nothing added."""
+        ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
+        """The ids of several texts, in parallel; one int32 array a text."""
+        encoded = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.asarray(one.ids, dtype=np.int32) for one in encoded]
+
+    def decode(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> str:
+        """The text of ids; special tokens are spelled out."""
+        text: str = self.inner.decode([int(i) for i in ids], skip_special_tokens=False)
+        return text
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are, special tokens included: every id is smaller than this."""
+        return max(self.inner.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def eot_id(self) -> int:
+        """The id of the token that closes every document."""
+        return self._id(self.eot)
+
+    @property
+    def pad_id(self) -> int:
+        """The id used to fill rows; never looked at."""
+        return self._id(self.pad)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the tokenizer's content; independent of how the file is laid out."""
+        content = json.dumps(json.loads(self.inner.to_str()), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def letter_ids(self, n: int) -> list[int]:
+        """The ids of " A", " B", … as they stand after ``Answer:``, for the first ``n`` letters.
+
+        Raises:
+            InputError: ``n`` is not between 2 and 26.
+            ArtefactError: a letter is not one token of its own in that place.
+        """
+        if not 2 <= n <= len(ALPHABET):
+            raise InputError(f"a question has {n} options; between 2 and {len(ALPHABET)} can be lettered.")
+        before = self.encode(ANSWER)
+        found: list[int] = []
+        for letter in ALPHABET[:n]:
+            ids = self.encode(f"{ANSWER} {letter}")
+            if ids[:-1] != before or ids[-1] in found:
+                raise ArtefactError(
+                    f"{self.source}: the answer ' {letter}' is not one token of its own after 'Answer:'; "
+                    "train a tokenizer with lang1 corpus, or import another."
+                )
+            found.append(ids[-1])
+        return found
+
+    def _id(self, token: str | None) -> int:
+        number = self.inner.token_to_id(token) if token is not None else None
+        assert number is not None
+        return int(number)
+
+
+def _first_known(inner: tokenizers.Tokenizer, names: Sequence[str]) -> str | None:
+    return next((name for name in names if inner.token_to_id(name) is not None), None)
