@@ -1,0 +1,40 @@
+"""Settings of an evaluation: what is scored, how notes are cut, how intervals are drawn."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from lang1.common.settings import Settings
+from lang1.metrics.bootstrap import RESAMPLES
+from lang1.text.truncate import Policy
+
+DEFAULT_NOTE_BUDGET = 512  # the paper's
+
+
+class EvaluateSettings(Settings):
+    """Shared by the scorers and by the results table, so that all judge the same examples."""
+
+    tasks: list[str] | None = Field(None, description="tasks to score; null: all that model and benchmark share")
+    splits: list[str] | None = Field(None, description="splits to score; null: headline, test and test_older")
+    limit: int | None = Field(
+        None, ge=1, description="examples a task and split at most, chosen by a hash of the patient; null: all"
+    )
+    note_budget: int | None = Field(
+        None, ge=1, description="tokens of the note; null: what the model was finetuned with, else 512"
+    )
+    truncation: Policy | None = Field(None, description="part of a long note that stays; null: as finetuned, else head")
+    tokens_per_batch: int = Field(16_384, ge=64, description="padded tokens that a batch may hold")
+    device: str = Field("auto", description="auto, cpu or cuda")
+    precision: str = Field("auto", description="auto, fp32 or bf16")
+    resamples: int = Field(RESAMPLES, ge=10, description="patient-level bootstrap resamples")
+    fast: bool = Field(False, description="allow fewer than 1,000 resamples; the results are marked")
+    seed: int = Field(0, ge=0, description="seed of the resamples and of the baselines that draw")
+    allow_missing: bool = Field(False, description="imported predictions may lack examples; they are counted")
+
+    @model_validator(mode="after")
+    def _enough_resamples(self) -> Self:
+        if self.resamples < RESAMPLES and not self.fast:
+            raise ValueError(f"resamples: {self.resamples} are too few for an interval; use {RESAMPLES} or fast=true")
+        return self
