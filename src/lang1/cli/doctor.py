@@ -36,7 +36,9 @@ def examine() -> Iterator[str]:
         yield "GPU: none; training and scoring run on the CPU"
     for extra, (module, use) in EXTRAS.items():
         present = importlib.util.find_spec(module) is not None
-        state = f"present ({importlib.metadata.version(module)})" if present else f"absent: pip install 'lang1[{extra}]'"
+        state = (
+            f"present ({importlib.metadata.version(module)})" if present else f"absent: pip install 'lang1[{extra}]'"
+        )
         yield f"extra {extra}: {state} – {use}"
     for tool, use in TOOLS.items():
         yield f"tool {tool}: {'present' if shutil.which(tool) else 'absent'} – {use}"

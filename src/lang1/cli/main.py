@@ -109,7 +109,9 @@ def ingest_tables_command(
     out: Annotated[Path | None, typer.Argument(help="Records folder to write.")] = None,
     overrides: Overrides = None,
     map_file: Annotated[Path | None, typer.Option("--map", help="YAML mapping of files and columns.")] = None,
-    init: Annotated[list[Path] | None, typer.Option("--init", help="Print a commented mapping for these files.")] = None,
+    init: Annotated[
+        list[Path] | None, typer.Option("--init", help="Print a commented mapping for these files.")
+    ] = None,
 ) -> None:
     """Any CSV or Parquet files for the five tables, by a YAML mapping.
 
@@ -320,8 +322,12 @@ def predict(
 def study(
     file: Annotated[Path, typer.Argument(help="Study file (YAML); recipes/ holds some.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; stopped and started again, it goes on.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="STEP.field=value", metavar="[STEP.FIELD=VALUE]...")] = None,
-    variant: Annotated[list[str] | None, typer.Option("--variant", help="A named list of overrides in the file.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="STEP.field=value", metavar="[STEP.FIELD=VALUE]...")
+    ] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", help="A named list of overrides in the file.")
+    ] = None,
 ) -> None:
     """Run a study: a graph of steps, resumable, finished steps are not run again.
 
@@ -335,7 +341,9 @@ def study(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Results folder, results.json, or a model folder (its training run).")],
-    out: Annotated[Path | None, typer.Argument(help="HTML file to write; default report.html beside the input.")] = None,
+    out: Annotated[
+        Path | None, typer.Argument(help="HTML file to write; default report.html beside the input.")
+    ] = None,
 ) -> None:
     """Draw the report again from results.json, or a training run's curves.
 
@@ -369,11 +377,19 @@ def export(
 
 @app.command()
 def demo(
-    overrides: Annotated[list[str] | None, typer.Argument(help="STEP.field=value", metavar="[STEP.FIELD=VALUE]...")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="STEP.field=value", metavar="[STEP.FIELD=VALUE]...")
+    ] = None,
     data: Annotated[str, typer.Option(help="simulated, or diabetes-130 (real encounters).")] = "simulated",
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default ./lang1-demo or ./lang1-demo-DATA.")] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="The same path in under 90 seconds, too small to learn much.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="All rows of the real data instead of the stated sample.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; default ./lang1-demo or ./lang1-demo-DATA.")
+    ] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="The same path in under 90 seconds, too small to learn much.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="All rows of the real data instead of the stated sample.")
+    ] = False,
 ) -> None:
     """From records to the report in minutes: no network, no arguments needed. Stopped, it goes on where it was.
 

@@ -72,7 +72,9 @@ def plan(spec: StudySpec, kinds: Mapping[str, StepKind], source: str = "study") 
             raise SettingsError(f"{source}: step '{name}': unknown kind '{step.step}'; known: {', '.join(kinds)}.")
         for role in step.inputs:
             if role not in kind.roles:
-                raise SettingsError(f"{source}: step '{name}' takes no input '{role}'; it takes {', '.join(kind.roles)}.")
+                raise SettingsError(
+                    f"{source}: step '{name}' takes no input '{role}'; it takes {', '.join(kind.roles)}."
+                )
         for role, required in kind.roles.items():
             if required and role not in step.inputs:
                 raise SettingsError(f"{source}: step '{name}' ({step.step}) needs 'from: {{{role}: …}}'.")

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from pydantic import Field
 
-from lang1.common.settings import Settings
 from lang1.corpus.settings import CorpusSettings
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.records.readers.diabetes130 import Diabetes130Settings
