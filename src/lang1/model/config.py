@@ -1,0 +1,182 @@
+"""The Lang1 family as settings, and their exchange with a Hugging Face Llama ``config.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from lang1.common.errors import ArtefactError, SettingsError
+from lang1.common.settings import Settings, explain
+
+
+class ModelSettings(Settings):
+    """Shape of a Llama decoder. ``vocab_size`` is set from the tokenizer where it is 0."""
+
+    name: str = "lang1-nano"
+    vocab_size: int = Field(0, ge=0)
+    hidden_size: int = Field(256, ge=8)  # width of the residual stream
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    kv_heads: int = Field(4, ge=1)
+    head_dim: int = Field(64, ge=2)
+    intermediate_size: int = Field(768, ge=8)  # SwiGLU width
+    context: int = Field(1024, ge=8)  # tokens
+    rms_eps: float = Field(1e-5, gt=0)
+    rope_base: float = Field(10_000.0, gt=0)
+    tied: bool = False  # input and output embeddings share one matrix
+    init_std: float = Field(0.02, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelSettings:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim ({self.head_dim}) must be even: rotary positions turn pairs")
+        return self
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, embeddings included."""
+        width = self.hidden_size
+        attention = 2 * width * self.head_dim * (self.heads + self.kv_heads)
+        block = attention + 3 * width * self.intermediate_size + 2 * width
+        return self.layers * block + width + (1 if self.tied else 2) * self.vocab_size * width
+
+    @property
+    def flops_per_token(self) -> float:
+        """Floating-point operations of one training token without attention: 6 x weights in matrix products."""
+        body = self.parameters - (1 if self.tied else 2) * self.vocab_size * self.hidden_size
+        return 6.0 * (body + self.vocab_size * self.hidden_size)
+
+    def to_hf(self, *, bos: int | None = None, eos: int | None = None, dtype: str = "float32") -> dict[str, Any]:
+        """The ``config.json`` of ``transformers.LlamaForCausalLM`` for this shape."""
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "max_position_embeddings": self.context,
+            "rms_norm_eps": self.rms_eps,
+            # Readers before transformers 5 look for rope_theta, later ones for rope_parameters.
+            "rope_theta": self.rope_base,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_base},
+            "tie_word_embeddings": self.tied,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "mlp_bias": False,
+            "initializer_range": self.init_std,
+            "bos_token_id": bos,
+            "eos_token_id": eos,
+            "pad_token_id": None,
+            "use_cache": True,
+            "dtype": dtype,
+            "torch_dtype": dtype,
+            "lang1_name": self.name,
+        }
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any], source: str) -> ModelSettings:
+        """Read a Hugging Face Llama configuration.
+
+        Raises:
+            ArtefactError: another architecture, or a Llama variant that this family does not have.
+        """
+        if config.get("model_type") != "llama":
+            raise ArtefactError(f"{source}: model_type is {config.get('model_type')!r}; expected 'llama'.")
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if rope.get("rope_type", rope.get("type", "default")) != "default":
+            raise ArtefactError(f"{source}: scaled rotary positions ({rope}) are not supported; use an unscaled model.")
+        if config.get("attention_bias") or config.get("mlp_bias") or config.get("hidden_act", "silu") != "silu":
+            raise ArtefactError(f"{source}: biases or another activation than silu are not part of the Lang1 family.")
+        try:
+            heads = int(config["num_attention_heads"])
+            width = int(config["hidden_size"])
+            return cls(
+                name=str(config.get("lang1_name", "llama")),
+                vocab_size=int(config["vocab_size"]),
+                hidden_size=width,
+                layers=int(config["num_hidden_layers"]),
+                heads=heads,
+                kv_heads=int(config.get("num_key_value_heads") or heads),
+                head_dim=int(config.get("head_dim") or width // heads),
+                intermediate_size=int(config["intermediate_size"]),
+                context=int(config.get("max_position_embeddings", 2048)),
+                rms_eps=float(config.get("rms_norm_eps", 1e-6)),
+                rope_base=float(rope.get("rope_theta", config.get("rope_theta", 10_000.0))),
+                tied=bool(config.get("tie_word_embeddings", False)),
+                init_std=float(config.get("initializer_range", 0.02)),
+            )
+        except KeyError as error:
+            raise ArtefactError(f"{source}: {error.args[0]} is missing; expected a Hugging Face Llama config.") from None
+        except (ValidationError, TypeError, ValueError) as error:
+            what = explain(cls, error) if isinstance(error, ValidationError) else str(error)
+            raise ArtefactError(f"{source}: {what}") from error
+
+
+# Shapes of 100m, 1b and 7b: arXiv 2511.13703 (its reference configurations smol_llama-101M-GQA, TinyLlama-1.1B,
+# Llama-2-7B). nano and micro are ours, for CPUs: see docs/log.md for how nano's shape was chosen.
+PRESETS: dict[str, ModelSettings] = {
+    "lang1-micro": ModelSettings(
+        name="lang1-micro",
+        hidden_size=128,
+        layers=2,
+        heads=2,
+        kv_heads=2,
+        head_dim=64,
+        intermediate_size=384,
+        context=1024,
+    ),
+    "lang1-nano": ModelSettings(),
+    "lang1-100m": ModelSettings(
+        name="lang1-100m",
+        hidden_size=768,
+        layers=6,
+        heads=24,
+        kv_heads=8,
+        head_dim=32,
+        intermediate_size=3072,
+        context=1024,
+    ),
+    "lang1-1b": ModelSettings(
+        name="lang1-1b",
+        hidden_size=2048,
+        layers=22,
+        heads=32,
+        kv_heads=4,
+        head_dim=64,
+        intermediate_size=5632,
+        context=2048,
+    ),
+    "lang1-7b": ModelSettings(
+        name="lang1-7b",
+        hidden_size=4096,
+        layers=32,
+        heads=32,
+        kv_heads=32,
+        head_dim=128,
+        intermediate_size=11008,
+        context=4096,
+    ),
+}
+
+
+def preset(name: str, **changes: Any) -> ModelSettings:
+    """The settings of a member of the family, with fields replaced by ``changes``.
+
+    Raises:
+        SettingsError: no such member, or a change that it cannot take.
+    """
+    if name not in PRESETS:
+        raise SettingsError(f"unknown model '{name}'; known are {', '.join(PRESETS)}.")
+    try:
+        return ModelSettings.model_validate({**PRESETS[name].model_dump(), **changes})
+    except ValidationError as error:
+        raise SettingsError(f"model '{name}': {explain(ModelSettings, error)}") from error

@@ -1,0 +1,178 @@
+"""The Lang1 decoder: Llama in exactly the Hugging Face layout, so that export is a copy.
+
+Shapes: N tokens of a step in one flat stream (see ``attention``), D width, H heads, K key/value heads, E head width,
+V vocabulary, R the tokens whose output is read.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lang1.model.attention import Backend, Layout, attend, build_layout, rotary
+from lang1.model.config import ModelSettings
+
+
+class Linear(nn.Linear):
+    """A bias-free linear map whose fp32 weight is cast to the dtype of its input.
+
+    Weights and optimizer stay in fp32, products run in bf16 where the model is asked to; no autocast, so what is
+    computed in which format can be read off the code.
+    """
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__(inside, outside, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a learned scale."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+
+
+class Attention(nn.Module):
+    """Causal self-attention inside blocks, with grouped key/value heads."""
+
+    def __init__(self, s: ModelSettings) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = s.heads, s.kv_heads, s.head_dim
+        self.q_proj = Linear(s.hidden_size, s.heads * s.head_dim)
+        self.k_proj = Linear(s.hidden_size, s.kv_heads * s.head_dim)
+        self.v_proj = Linear(s.hidden_size, s.kv_heads * s.head_dim)
+        self.o_proj = Linear(s.heads * s.head_dim, s.hidden_size)
+
+    def forward(
+        self, x_ND: Tensor, cos: Tensor, sin: Tensor, layout: Layout, backend: Backend, read: Tensor | None
+    ) -> Tensor:
+        n, e = x_ND.shape[0], self.head_dim
+        weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)).to(x_ND.dtype)
+        sizes = (self.heads * e, self.kv_heads * e, self.kv_heads * e)
+        q, k, v = F.linear(x_ND, weight).split(sizes, dim=1)
+        out = attend(
+            q.reshape(n, self.heads, e),
+            k.reshape(n, self.kv_heads, e),
+            v.reshape(n, self.kv_heads, e),
+            cos,
+            sin,
+            layout,
+            backend,
+        )
+        projected: Tensor = self.o_proj(out if read is None else out.index_select(0, read))
+        return projected
+
+
+class MLP(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, s: ModelSettings) -> None:
+        super().__init__()
+        self.gate_proj = Linear(s.hidden_size, s.intermediate_size)
+        self.up_proj = Linear(s.hidden_size, s.intermediate_size)
+        self.down_proj = Linear(s.intermediate_size, s.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Layer(nn.Module):
+    """One decoder layer: norm, attention, norm, MLP, each added to the stream."""
+
+    def __init__(self, s: ModelSettings) -> None:
+        super().__init__()
+        self.self_attn = Attention(s)
+        self.mlp = MLP(s)
+        self.input_layernorm = RMSNorm(s.hidden_size, s.rms_eps)
+        self.post_attention_layernorm = RMSNorm(s.hidden_size, s.rms_eps)
+
+    def forward(
+        self, x_ND: Tensor, cos: Tensor, sin: Tensor, layout: Layout, backend: Backend, read: Tensor | None
+    ) -> Tensor:
+        mixed = self.self_attn(self.input_layernorm(x_ND), cos, sin, layout, backend, read)
+        x = (x_ND if read is None else x_ND.index_select(0, read)) + mixed
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class Body(nn.Module):
+    """Embedding, layers and final norm; named ``model`` inside :class:`Llama` as Hugging Face does."""
+
+    def __init__(self, s: ModelSettings) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(s.vocab_size, s.hidden_size)
+        self.layers = nn.ModuleList(Layer(s) for _ in range(s.layers))
+        self.norm = RMSNorm(s.hidden_size, s.rms_eps)
+
+
+class Llama(nn.Module):
+    """A Llama decoder over a flat stream of blocks.
+
+    Build it under ``torch.device("meta")`` to load weights without initialising them.
+
+    Args:
+        settings: the shape; ``vocab_size`` must be set.
+        dtype: dtype of activations and products. Weights are fp32 unless loaded otherwise.
+    """
+
+    def __init__(self, settings: ModelSettings, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        assert settings.vocab_size > 0, "vocab_size is not set"
+        self.settings = settings
+        self.dtype = dtype
+        self.backend: Backend = "auto"
+        self.model = Body(settings)
+        self.lm_head = Linear(settings.hidden_size, settings.vocab_size)
+        if settings.tied:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Normal weights of ``init_std``; projections back into the stream smaller by sqrt(2 x layers) (GPT-2)."""
+        generator = torch.Generator().manual_seed(seed)
+        s = self.settings
+        for name, weight in self.named_parameters():
+            if weight.dim() == 1:
+                weight.fill_(1.0)
+                continue
+            std = s.init_std
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                std /= (2 * s.layers) ** 0.5
+            weight.copy_(torch.empty(weight.shape).normal_(0.0, std, generator=generator))
+
+    def forward(self, tokens_N: Tensor, layout: Layout, read_R: Tensor | None = None) -> Tensor:
+        """Final hidden states, normed: (N, D), or (R, D) of the tokens ``read_R`` alone.
+
+        Tokens that are not read pass through the last layer as keys and values only, which saves most of it.
+        """
+        s = self.settings
+        x = F.embedding(tokens_N, self.model.embed_tokens.weight).to(self.dtype)
+        cos, sin = rotary(layout.positions, s.head_dim, s.rope_base, self.dtype)
+        last = s.layers - 1
+        for number, layer in enumerate(self.model.layers):
+            x = layer(x, cos, sin, layout, self.backend, read_R if number == last else None)
+        out: Tensor = self.model.norm(x)
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits (…, V) in fp32."""
+        out: Tensor = self.lm_head(hidden).float()
+        return out
+
+    def logits_of(self, tokens_BT: npt.NDArray[np.integer] | Tensor) -> Tensor:
+        """Logits (B, T, V) of whole documents of equal length, each a block of its own."""
+        tokens = torch.as_tensor(tokens_BT, dtype=torch.int64, device=self.model.embed_tokens.weight.device)
+        b, t = tokens.shape
+        layout = build_layout([t] * b, device=tokens.device)
+        return self.logits(self(tokens.reshape(-1), layout)).view(b, t, -1)

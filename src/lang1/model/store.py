@@ -1,0 +1,147 @@
+"""Model folders: Hugging Face Llama files beside a tokenizer, and their export."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from lang1.common.artefact import MANIFEST, read_json, write_json
+from lang1.common.errors import ArtefactError
+from lang1.model.config import ModelSettings
+from lang1.model.llama import Llama
+from lang1.model.precision import pick_device
+from lang1.text.tokenizer import TOKENIZER_FILE, Tokenizer
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run, with the tokenizer that it was trained with."""
+
+    model: Llama
+    tokenizer: Tokenizer
+    settings: ModelSettings
+
+
+def save_model(folder: Path, model: Llama, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32) -> None:
+    """Write ``config.json``, ``model.safetensors`` and the tokenizer into ``folder``.
+
+    A tied model stores its shared matrix once, as Hugging Face does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = str(dtype).removeprefix("torch.")
+    config = model.settings.to_hf(bos=tokenizer.eot_id, eos=tokenizer.eot_id, dtype=name)
+    write_json(folder / CONFIG, config)
+    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
+    if model.settings.tied:
+        tensors.pop(HEAD)
+    temporary = folder / f".{WEIGHTS}.tmp"
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    temporary.replace(folder / WEIGHTS)
+    tokenizer.save(folder)
+
+
+def load_model(
+    path: Path | str,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> LoadedModel:
+    """Load a Llama in the Hugging Face layout, ours or another's (safetensors only).
+
+    Args:
+        path: the folder.
+        device: where it goes; None picks CUDA where present.
+        dtype: of activations and products; None computes in fp32. Weights stay in fp32.
+
+    Raises:
+        ArtefactError: a file is missing, damaged or does not fit the configuration or the tokenizer.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ArtefactError(f"{path} does not exist; expected a model folder.")
+    config = read_json(path / CONFIG)
+    if not isinstance(config, dict):
+        raise ArtefactError(f"{path / CONFIG} is damaged: expected an object; export or train the model again.")
+    settings = ModelSettings.from_hf(config, str(path / CONFIG))
+    tokenizer = Tokenizer.load(path)
+    if tokenizer.vocab_size > settings.vocab_size:
+        raise ArtefactError(
+            f"{path}: the tokenizer knows {tokenizer.vocab_size} tokens, the model only {settings.vocab_size}; "
+            f"put the {TOKENIZER_FILE} of this model there."
+        )
+    target = torch.device(device) if device is not None else pick_device()
+    with torch.device("meta"):
+        model = Llama(settings, dtype or torch.float32)
+    weights = _read_weights(path, settings)
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    if settings.tied:
+        weights[HEAD] = weights["model.embed_tokens.weight"] if "model.embed_tokens.weight" in weights else torch.empty(0)
+    for name, shape in expected.items():
+        found = tuple(weights[name].shape) if name in weights else None
+        if found != shape:
+            what = "is missing" if found is None else f"has shape {list(found)}"
+            raise ArtefactError(f"{path}: weight {name} {what}; {CONFIG} asks for shape {list(shape)}.")
+    moved = {k: weights[k].to(target, torch.float32) for k in expected if not (settings.tied and k == HEAD)}
+    model.load_state_dict(moved, strict=False, assign=True)
+    if settings.tied:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return LoadedModel(model, tokenizer, settings)
+
+
+def _read_weights(path: Path, settings: ModelSettings) -> dict[str, torch.Tensor]:
+    """All tensors of one file, or of the shards that an index names."""
+    files = [path / WEIGHTS]
+    if not files[0].is_file():
+        if not (path / INDEX).is_file():
+            raise ArtefactError(f"{path / WEIGHTS} is missing; only safetensors weights are loaded.")
+        index = read_json(path / INDEX)
+        names = sorted(set(index.get("weight_map", {}).values())) if isinstance(index, dict) else []
+        if not names or any(Path(n).name != n for n in names):
+            raise ArtefactError(f"{path / INDEX} is damaged: expected a weight_map of file names in this folder.")
+        files = [path / n for n in names]
+    tensors: dict[str, torch.Tensor] = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as stream:
+                for name in stream.keys():  # noqa: SIM118 - not a dict
+                    tensors[name] = stream.get_tensor(name)
+        except FileNotFoundError as error:
+            raise ArtefactError(f"{file} is missing, though {INDEX} names it.") from error
+        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            raise ArtefactError(f"{file} is damaged ({error}); copy or train the model again.") from error
+    return tensors
+
+
+def export_model(model_folder: Path | str, out: Path, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a plain folder that ``transformers`` loads (``AutoModelForCausalLM``, ``AutoTokenizer``).
+
+    Args:
+        model_folder: a model folder of this package.
+        out: a new folder.
+        dtype: of the stored weights; fp32 keeps them exactly.
+
+    Raises:
+        ArtefactError: ``out`` exists, or the model cannot be loaded.
+    """
+    from lang1.model.card import model_card
+
+    model_folder, out = Path(model_folder), Path(out)
+    if out.exists():
+        raise ArtefactError(f"{out} exists already: choose another folder, or remove it first.")
+    loaded = load_model(model_folder, device="cpu")
+    manifest = read_json(model_folder / MANIFEST) if (model_folder / MANIFEST).is_file() else {}
+    partial = out.parent / f".{out.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    save_model(partial, loaded.model, loaded.tokenizer, dtype)
+    (partial / "README.md").write_text(model_card(loaded.settings, manifest), encoding="utf-8")
+    partial.rename(out)
+    return out

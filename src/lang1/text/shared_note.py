@@ -1,0 +1,236 @@
+"""Batches in which the questions about one note share its pass.
+
+A group is one note and the questions asked of it. Note and questions are tokenized apart, the note is cut to a
+budget that no question changes, and the group becomes one block of tokens: the note (branch 0), then each question
+(branches 1, 2, …) with positions that start where the note ends. Questions see the note and themselves, not each
+other; the option letter itself is never among the inputs.
+
+Arrays: N tokens of a batch, G groups, A questions (items) in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lang1.common.errors import InputError
+from lang1.text.clean import clean_note
+from lang1.text.tokenizer import Tokenizer
+from lang1.text.truncate import truncate
+
+T = TypeVar("T")
+Ints = npt.NDArray[np.int64]
+# Notes that are tokenized at a time.
+CHUNK = 2_048
+
+
+class Item(Protocol):
+    """One question asked of a note."""
+
+    @property
+    def example_id(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def label(self) -> int: ...
+
+
+class NoteGroup(Protocol):
+    """One note and the questions asked of it."""
+
+    @property
+    def note_id(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def items(self) -> Sequence[Item]: ...
+
+
+@dataclass(frozen=True)
+class EncodedGroups:
+    """Groups as tokens, in flat arrays (a few bytes a token, whatever the number of groups)."""
+
+    tasks: tuple[str, ...]
+    question_tokens: tuple[npt.NDArray[np.int32], ...]  # by task index
+    note_tokens: npt.NDArray[np.int32]  # all notes, one after another
+    note_ends: Ints  # (G+1,) from 0
+    truncated: Ints  # (G,) tokens cut from each note
+    item_ends: Ints  # (G+1,) from 0: items of group g are item_ends[g] to item_ends[g+1]
+    item_task: Ints  # task index of each item
+    item_label: Ints
+    example_ids: list[str]
+
+    def __len__(self) -> int:
+        return len(self.truncated)
+
+    @property
+    def items(self) -> int:
+        return len(self.item_task)
+
+    @property
+    def lengths(self) -> Ints:
+        """(G,) tokens of each group, its questions included."""
+        sizes = np.array([len(q) for q in self.question_tokens], dtype=np.int64)
+        asked = np.concatenate([[0], np.cumsum(sizes[self.item_task])]) if self.items else np.zeros(1, dtype=np.int64)
+        return np.diff(self.note_ends) + asked[self.item_ends[1:]] - asked[self.item_ends[:-1]]
+
+
+@dataclass(frozen=True)
+class SharedBatch:
+    """One flat stream of groups, shortest first."""
+
+    tokens: Ints  # (N,)
+    positions: Ints  # (N,)
+    branch: Ints  # (N,) 0 for the note, 1, 2, … for its questions
+    lengths: Ints  # (G,) tokens of each group
+    answer: Ints  # (A,) the token whose output is the answer: the last one of each question
+    item: Ints  # (A,) which item of the EncodedGroups that answer belongs to
+    note_read: Ints  # tokens of notes that have a next token in the note …
+    note_next: Ints  # … and that next token
+
+
+def encode_groups(
+    groups: Iterable[NoteGroup],
+    tokenizer: Tokenizer,
+    questions: Mapping[str, str],
+    note_budget: int,
+    truncation: str = "head",
+) -> EncodedGroups:
+    """Clean, tokenize and cut notes, and tokenize their questions apart.
+
+    Args:
+        groups: notes with their questions; read once.
+        tokenizer: of the model that will answer.
+        questions: the rendered question of each task, from ``Question:`` to ``Answer:``.
+        note_budget: the most tokens of a note.
+        truncation: which part of a longer note stays: ``head``, ``tail`` or ``head+tail``.
+
+    Raises:
+        InputError: a task without a question, or a question without tokens.
+    """
+    tasks = tuple(questions)
+    index = {task: i for i, task in enumerate(tasks)}
+    asked = tuple(tokenizer.encode_batch([questions[t] for t in tasks])) if tasks else ()
+    for task, tokens in zip(tasks, asked, strict=True):
+        if not len(tokens):
+            raise InputError(f"task '{task}': its question is empty.")
+    notes: list[npt.NDArray[np.int32]] = []
+    cut: list[int] = []
+    counts: list[int] = []
+    item_task: list[int] = []
+    item_label: list[int] = []
+    ids: list[str] = []
+    for chunk in chunks(groups, CHUNK):
+        for group, tokens in zip(chunk, tokenizer.encode_batch([clean_note(g.text) for g in chunk]), strict=True):
+            kept, left = truncate(tokens, note_budget, truncation)
+            notes.append(kept)
+            cut.append(left)
+            counts.append(len(group.items))
+            for item in group.items:
+                if item.task not in index:
+                    raise InputError(f"note {group.note_id}: task '{item.task}' has no question.")
+                item_task.append(index[item.task])
+                item_label.append(int(item.label))
+                ids.append(item.example_id)
+    return EncodedGroups(
+        tasks=tasks,
+        question_tokens=asked,
+        note_tokens=np.concatenate(notes) if notes else np.zeros(0, dtype=np.int32),
+        note_ends=_ends([len(n) for n in notes]),
+        truncated=np.array(cut, dtype=np.int64),
+        item_ends=_ends(counts),
+        item_task=np.array(item_task, dtype=np.int64),
+        item_label=np.array(item_label, dtype=np.int64),
+        example_ids=ids,
+    )
+
+
+def assemble(encoded: EncodedGroups, which: npt.NDArray[np.integer]) -> SharedBatch:
+    """Lay groups ``which`` out as one flat stream, shortest first (the order given breaks ties)."""
+    lengths = encoded.lengths[which]
+    order = np.argsort(lengths, kind="stable")
+    tokens: list[npt.NDArray[np.integer]] = []
+    positions, branch, answer, item, reads = [], [], [], [], []
+    start = 0
+    for group in np.asarray(which)[order]:
+        note = encoded.note_tokens[encoded.note_ends[group] : encoded.note_ends[group + 1]]
+        size = len(note)
+        tokens.append(note)
+        positions.append(np.arange(size))
+        branch.append(np.zeros(size, dtype=np.int64))
+        reads.append(np.arange(start, start + max(size - 1, 0)))
+        start += size
+        first, last = int(encoded.item_ends[group]), int(encoded.item_ends[group + 1])
+        for number, one in enumerate(range(first, last), start=1):
+            question = encoded.question_tokens[encoded.item_task[one]]
+            tokens.append(question)
+            positions.append(size + np.arange(len(question)))
+            branch.append(np.full(len(question), number, dtype=np.int64))
+            start += len(question)
+            answer.append(start - 1)
+            item.append(one)
+    flat = np.concatenate(tokens).astype(np.int64)
+    note_read = np.concatenate(reads).astype(np.int64)
+    return SharedBatch(
+        tokens=flat,
+        positions=np.concatenate(positions).astype(np.int64),
+        branch=np.concatenate(branch),
+        lengths=lengths[order],
+        answer=np.array(answer, dtype=np.int64),
+        item=np.array(item, dtype=np.int64),
+        note_read=note_read,
+        note_next=flat[note_read + 1],
+    )
+
+
+def by_length(lengths: Ints, tokens_per_batch: int) -> list[Ints]:
+    """Batches of groups of like length, at most ``tokens_per_batch`` tokens each (a longer group stands alone)."""
+    order = np.argsort(lengths, kind="stable")
+    return cut_to_budget(lengths, order, tokens_per_batch)
+
+
+def cut_to_budget(lengths: Ints, order: npt.NDArray[np.integer], tokens_per_batch: int) -> list[Ints]:
+    """Cut ``order`` into consecutive batches of at most ``tokens_per_batch`` tokens."""
+    batches: list[Ints] = []
+    current: list[int] = []
+    size = 0
+    for group in order:
+        length = int(lengths[group])
+        if current and size + length > tokens_per_batch:
+            batches.append(np.array(current, dtype=np.int64))
+            current, size = [], 0
+        current.append(int(group))
+        size += length
+    if current:
+        batches.append(np.array(current, dtype=np.int64))
+    return batches
+
+
+def epoch_order(groups: int, seed: int, epoch: int, repeats: npt.NDArray[np.floating] | None = None) -> Ints:
+    """The order in which an epoch visits groups: a function of seed and epoch alone.
+
+    Args:
+        repeats: (groups,) how often each is visited on average (1.5: once, and in half of the epochs twice);
+            None visits each once.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    every = np.arange(groups, dtype=np.int64)
+    if repeats is not None:
+        every = np.repeat(every, np.floor(repeats + rng.random(groups)).astype(np.int64))
+    return rng.permutation(every)
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Consecutive lists of at most ``size`` items."""
+    stream = iter(items)
+    while chunk := list(islice(stream, size)):
+        yield chunk
+
+
+def _ends(sizes: Sequence[int]) -> Ints:
+    return np.concatenate([[0], np.cumsum(np.asarray(sizes, dtype=np.int64))]).astype(np.int64)
