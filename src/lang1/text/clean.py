@@ -29,7 +29,7 @@ _SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2
 _TRANSLATE = str.maketrans({**_PUNCTUATION, **dict.fromkeys(_LINE_ENDS, "\n"), **dict.fromkeys(_SPACES, " ")})
 
 # Control and format characters, lone surrogates, private use, U+FFFD: nothing that a reader sees.
-_MALFORMED_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn")
+_MALFORMED_CATEGORIES = ("Cc", "Cf", "Cs", "Co")
 _ASCII_MALFORMED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _KEPT_CONTROLS = frozenset("\n\t\r\x0b\x0c\u0085")
 _RULED_LINE = re.compile(r"([-_=*#~.+])\1{3,}")
