@@ -1,0 +1,156 @@
+"""Reading a source's files as text: CSV (also gzipped) and Parquet, row by row numbered, nothing guessed.
+
+Every value is read as text and typed later, so that an error can name the file, the row and the value.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lang1.common.errors import InputError
+from lang1.records.store import quoted
+
+# DuckDB's own limit is 2 MB a line; a stay's whole note text can be longer.
+LONGEST_LINE_BYTES = 64 * 2**20
+LIST_SEPARATOR = ";"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One CSV or Parquet file and the names of its columns."""
+
+    path: Path
+    columns: tuple[str, ...]
+    kind: str  # csv | parquet
+    delimiter: str = ","
+
+    def select(self, columns: Sequence[str]) -> str:
+        """SQL that yields the named columns as text (null where empty) and ``_row``, the first data row being 1."""
+        if self.kind == "parquet":
+            schema = pq.read_schema(self.path)
+            read = ", ".join(f"{_as_text(schema.field(c))} AS {name(c)}" for c in columns)
+            return (
+                f"SELECT {read}{', ' if read else ''}file_row_number + 1 AS _row "
+                f"FROM read_parquet({quoted(self.path)}, file_row_number=true)"
+            )
+        # The parser is told everything and strict, so that it neither guesses types nor drops surplus values.
+        typed = ", ".join(f"{quoted(c)}: 'VARCHAR'" for c in self.columns)
+        read = "".join(f"{name(c)}, " for c in columns)
+        return (
+            f"SELECT {read}row_number() OVER () AS _row FROM read_csv({quoted(self.path)}, columns={{{typed}}}, "
+            f"auto_detect=false, header=true, delim={quoted(self.delimiter)}, quote='\"', escape='\"', "
+            f"max_line_size={LONGEST_LINE_BYTES})"
+        )
+
+    def need(self, column: str, wanted_by: str) -> None:
+        """Refuse a column that the file lacks, naming the nearest one."""
+        if column not in self.columns:
+            near = difflib.get_close_matches(column, self.columns, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"its columns are {', '.join(self.columns)}."
+            raise InputError(f"{self.path}: column '{column}' ({wanted_by}) is missing; {hint}")
+
+
+def find_files(base: Path, pattern: str, wanted_by: str) -> list[Path]:
+    """The files that a path or glob names, relative to ``base``, in order of name.
+
+    Raises:
+        InputError: none is there.
+    """
+    given = Path(pattern)
+    path = given if given.is_absolute() else base / given
+    if path.is_file():
+        return [path]
+    root = Path(given.anchor) if given.is_absolute() else base
+    parts = given.parts[1:] if given.is_absolute() else given.parts
+    try:
+        found = sorted(p for p in root.glob(str(Path(*parts))) if p.is_file()) if parts else []
+    except (ValueError, NotImplementedError, OSError):
+        found = []
+    if not found:
+        raise InputError(f"{path}: no such file ({wanted_by}); paths are taken from {base.resolve()}.")
+    return found
+
+
+def open_source(path: Path, delimiter: str = ",") -> SourceFile:
+    """Read a file's column names.
+
+    Raises:
+        InputError: it is missing, empty, neither CSV nor Parquet, or names a column twice.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file.")
+    if path.suffix == ".parquet":
+        try:
+            columns = tuple(pq.read_schema(path).names)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path}: not readable as Parquet ({error}).") from error
+        return SourceFile(path, _distinct(path, columns), "parquet")
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
+            columns = tuple(next(csv.reader(stream, delimiter=delimiter), ()))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8.") from error
+    except (OSError, EOFError, csv.Error) as error:
+        raise InputError(f"{path}: not readable as CSV ({error}).") from error
+    if not any(columns):
+        raise InputError(f"{path}: empty; expected a header line with column names.")
+    return SourceFile(path, _distinct(path, columns), "csv", delimiter)
+
+
+def read_into(
+    connection: duckdb.DuckDBPyConnection, table: str, select: str, files: Iterable[SourceFile], columns: Sequence[str]
+) -> None:
+    """Append ``SELECT select`` over each file's rows to ``table``; it may use the columns, ``_file`` and ``_row``.
+
+    Raises:
+        InputError: a file that is not well-formed, with the line where that shows.
+    """
+    for file in files:
+        rows = f"SELECT *, {quoted(file.path.name)} AS _file FROM ({file.select(columns)})"
+        try:
+            connection.execute(f"INSERT INTO {table} SELECT {select} FROM ({rows})")
+        except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
+            raise InputError(f"{file.path}: {_plain(error)}") from error
+
+
+def name(column: str) -> str:
+    """A column's name as an SQL identifier."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def _as_text(field: pa.Field) -> str:
+    column, kind = name(field.name), field.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"array_to_string({column}, {quoted(LIST_SEPARATOR)})"
+    if pa.types.is_floating(kind):  # ids that pandas turned into floats: 123.0 is written 123
+        whole = f"{column} = floor({column}) AND abs({column}) < 1e15"
+        return f"CASE WHEN {whole} THEN {column}::BIGINT::VARCHAR ELSE {column}::VARCHAR END"
+    return f"CAST({column} AS VARCHAR)"
+
+
+def _distinct(path: Path, columns: tuple[str, ...]) -> tuple[str, ...]:
+    seen: set[str] = set()
+    for column in columns:
+        # SQL identifiers ignore case, so 'ID' beside 'id' cannot be told apart either.
+        if column.lower() in seen:
+            raise InputError(f"{path}: two columns are named '{column}'; rename one.")
+        seen.add(column.lower())
+    return columns
+
+
+def _plain(error: Exception) -> str:
+    """The parser's first sentences without its advice on its own options."""
+    text = str(error).split("Possible")[0].removeprefix("Invalid Input Error: ").strip()
+    if "invalid state" in text:
+        text = "its lines do not all end in the same way; save it again with one kind of line ending."
+    return text.replace("CSV Error on Line", "malformed CSV, line")
