@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from lang1.common.settings import Settings
 from lang1.metrics.bootstrap import RESAMPLES
@@ -29,12 +27,16 @@ class EvaluateSettings(Settings):
     device: str = Field("auto", description="auto, cpu or cuda")
     precision: str = Field("auto", description="auto, fp32 or bf16")
     resamples: int = Field(RESAMPLES, ge=10, description="patient-level bootstrap resamples")
-    fast: bool = Field(False, description="allow fewer than 1,000 resamples; the results are marked")
+    fast: bool = Field(
+        False, validate_default=True, description="allow fewer than 1,000 resamples; the results are marked"
+    )
     seed: int = Field(0, ge=0, description="seed of the resamples and of the baselines that draw")
     allow_missing: bool = Field(False, description="imported predictions may lack examples; they are counted")
 
-    @model_validator(mode="after")
-    def _enough_resamples(self) -> Self:
-        if self.resamples < RESAMPLES and not self.fast:
-            raise ValueError(f"resamples: {self.resamples} are too few for an interval; use {RESAMPLES} or fast=true")
-        return self
+    @field_validator("fast")
+    @classmethod
+    def _enough_resamples(cls, fast: bool, info: ValidationInfo) -> bool:
+        resamples = info.data.get("resamples", RESAMPLES)
+        if resamples < RESAMPLES and not fast:
+            raise ValueError(f"{resamples} resamples are too few for an interval; use {RESAMPLES}, or fast=true")
+        return fast
