@@ -210,6 +210,4 @@ def at(file: str, row: int) -> str:
 
 
 def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
-    row = connection.execute(sql).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(connection.execute(sql).fetchall()[0][0])

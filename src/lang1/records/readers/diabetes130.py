@@ -170,9 +170,7 @@ def _sample(connection: duckdb.DuckDBPyConnection, encounters: int, seed: int) -
 
 
 def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
-    row = connection.execute(f"SELECT count(*) FROM {relation}").fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])
 
 
 def _case(
