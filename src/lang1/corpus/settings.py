@@ -1,0 +1,52 @@
+"""Settings of a corpus: which text, how it is cleaned, how it is tokenized, in which shares it is mixed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from lang1.common.settings import Settings
+from lang1.text.tokenizer_training import MIN_VOCAB, Digits
+
+NOTES = "notes"
+
+
+class Cleaning(Settings):
+    """Which documents are left out, beyond the cleaning that every note gets wherever a model reads it."""
+
+    min_words: int = Field(default=10, ge=0)  # documents with fewer words are left out (the paper's rule)
+    # Documents that hold one of these are left out: marks of a failed export, not text (the paper's rule).
+    placeholders: tuple[str, ...] = ("<NA>",)
+    # Drop characters outside ASCII, as the paper does. It becomes part of the tokenizer, so that a model meets the
+    # same form in training and afterwards. Off: µ, °, ≥ and names carry meaning.
+    ascii_only: bool = False
+
+
+class GeneralSource(Settings):
+    """Text that is not a health system's: a file, or a folder of JSON Lines, Parquet or plain text files."""
+
+    path: Path | None = None  # None: the text that ships with Lang1
+    text_field: str = "text"
+
+
+class CorpusSettings(Settings):
+    """How a corpus is made."""
+
+    vocab_size: int = Field(default=8192, ge=MIN_VOCAB)  # 32,000 for models of 100M parameters and more
+    digits: Digits = "single"
+    tokenizer: Path | None = None  # take this tokenizer.json (or the folder that holds it) instead of training one
+    tokenizer_sample_bytes: int = Field(
+        default=50_000_000, ge=1
+    )  # text to train the tokenizer on, all sources together
+    note_types: tuple[str, ...] | None = None  # None: all
+    general: dict[str, GeneralSource] = {"general": GeneralSource()}
+    # Shares of training tokens by source: "notes" and the names in `general`; they are divided by their sum. Empty:
+    # one half notes, one half general text (the paper's mixture), the general sources alike.
+    weights: dict[str, float] = {}
+    val_share: float = Field(default=0.001, ge=0, lt=0.5)  # held out for validation loss, whole patients; at least one
+    cleaning: Cleaning = Cleaning()
+    shard_tokens: int = Field(default=1 << 30, ge=1)  # tokens a file
+    # Take records without a benchmark, or records that the benchmark was not made from. Nothing then keeps the
+    # patients of a benchmark made later out of the corpus; judging a model on it is refused if they overlap.
+    allow_unguarded: bool = False
