@@ -1,0 +1,1 @@
+addEventListener("beforeprint",function(){document.querySelectorAll("details:not([open])").forEach(function(d){d.open=true;d.dataset.p=1})});addEventListener("afterprint",function(){document.querySelectorAll("details[data-p]").forEach(function(d){d.open=false})});

@@ -1,0 +1,203 @@
+"""Names in the reader's words: models, splits, metrics, and the glossary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Baselines that every evaluation asks for: how they are called, short name for plots, marker, what they are.
+BASELINES: dict[str, tuple[str, str, str, str]] = {
+    "tfidf-lr": (
+        "TF-IDF + logistic regression",
+        "TF-IDF + LR",
+        "square",
+        "counts the words of the same note; the classic, cheap and strong text baseline",
+    ),
+    "gbm-structured": (
+        "Gradient boosting, structured fields",
+        "Gradient boosting",
+        "diamond",
+        "boosted trees on the structured fields known at prediction time; the strong peer without text",
+    ),
+    "metadata": (
+        "Metadata only",
+        "Metadata only",
+        "triangle",
+        "payer, age and department, no text: what registration alone gives away",
+    ),
+    "note-length": (
+        "Note length only",
+        "Note length only",
+        "wedge",
+        "knows only how long the note is: a check that length is not the answer",
+    ),
+    "prevalence": (
+        "Prevalence",
+        "Prevalence",
+        "bar",
+        "gives everybody the training rate: the floor, with an AUROC of 0.5 by construction",
+    ),
+}
+_ALIASES = {
+    "tfidf": "tfidf-lr",
+    "tf-idf": "tfidf-lr",
+    "tfidf-logreg": "tfidf-lr",
+    "tf-idf-lr": "tfidf-lr",
+    "gbm": "gbm-structured",
+    "gradient-boosting": "gbm-structured",
+    "hist-gbm": "gbm-structured",
+    "structured-gbm": "gbm-structured",
+    "length": "note-length",
+    "notelength": "note-length",
+    "metadata-only": "metadata",
+}
+
+
+def baseline(model: str) -> tuple[str, str, str, str] | None:
+    """Names, marker and meaning of a baseline known by (a spelling of) its name; None for others."""
+    key = model.lower().replace("_", "-").replace(" ", "-")
+    return BASELINES.get(_ALIASES.get(key, key))
+
+
+def baseline_rank(model: str) -> int:
+    """The order of baselines in tables: the strong peers first, the checks after them."""
+    known = baseline(model)
+    order = list(BASELINES.values())
+    return order.index(known) if known is not None else 2
+
+
+REGIME_WORDS = {
+    "zero-shot": "zero-shot",
+    "few-shot": "few-shot",
+    "finetuned": "finetuned",
+    "joint": "finetuned jointly",
+    "baseline": "baseline",
+    "oracle": "oracle",
+}
+
+SPLIT_WORDS = {
+    "train": ("Train", "what the models were finetuned on"),
+    "val": ("Validation", "same period as training; used for early stopping"),
+    "test": ("Test, same period", "other patients, same period as training"),
+    "test_older": ("Test, after training", "the period right after training"),
+    "test_newest": ("Test, newest", "the newest period: closest to use tomorrow"),
+}
+SPLIT_ORDER = ("train", "val", "test", "test_older", "test_newest")
+
+
+def split_title(split: str | None) -> str:
+    """A split's name in words; unknown ones as they are written."""
+    return SPLIT_WORDS[split][0] if split in SPLIT_WORDS else (split or "all rows").replace("_", " ")
+
+
+def split_rank(split: str) -> tuple[int, str]:
+    """Splits in order of time, unknown ones last."""
+    return (SPLIT_ORDER.index(split) if split in SPLIT_ORDER else len(SPLIT_ORDER), split)
+
+
+@dataclass(frozen=True)
+class MetricWords:
+    """How a metric is called, printed and read; ``better`` is higher, lower, or none (a target value)."""
+
+    title: str
+    digits: int = 3
+    better: str = "higher"
+
+
+METRICS: dict[str, MetricWords] = {
+    "auroc": MetricWords("AUROC"),
+    "auroc_class": MetricWords("AUROC by class"),
+    "auprc": MetricWords("AUPRC"),
+    "prevalence": MetricWords("Prevalence", better=""),
+    "brier": MetricWords("Brier", better="lower"),
+    "log_loss": MetricWords("Log loss", better="lower"),
+    "ece": MetricWords("ECE", better="lower"),
+    "calibration_in_the_large": MetricWords("Calibration in the large", better=""),
+    "calibration_slope": MetricWords("Calibration slope", 2, better=""),
+    "attained_share": MetricWords("Attained share"),
+    "option_mass": MetricWords("Option mass"),
+}
+
+
+def metric_words(metric: str) -> MetricWords:
+    """A metric's words; unknown metrics keep their name and three decimals."""
+    return METRICS.get(metric, MetricWords(metric.replace("_", " "), better=""))
+
+
+NOTE_TYPES = {
+    "history_and_physical": "history and physical (admission note)",
+    "discharge_summary": "discharge note",
+    "progress": "progress note",
+    "emergency": "emergency note",
+}
+
+TIME_BASIS = {
+    "calendar": "true calendar dates",
+    "shifted": "dates shifted per patient",
+    "ordinal": "order of stays known, no dates",
+    "none": "no order or dates",
+}
+
+GLOSSARY: tuple[tuple[str, str], ...] = (
+    (
+        "AUROC",
+        "Take one patient who had the outcome and one who did not: how often does the model give the first the higher "
+        "risk? 0.5 is guessing, 1 is perfect. It judges the order of patients, not whether the risks are the right "
+        "size. With more than two classes it is the mean over “this class against the rest”.",
+    ),
+    (
+        "Interval",
+        "The range in brackets is a 95 % interval: the test patients are drawn again with replacement many times and "
+        "the figure is taken anew. A wide interval means few patients or few outcomes. It says nothing about other "
+        "hospitals or other years.",
+    ),
+    (
+        "Paired difference",
+        "Both models are scored on the same patients in each redraw, so that luck in who was drawn cancels out. If the "
+        "interval of the difference lies above 0 the first model is called ahead, below 0 behind, and if it holds 0 "
+        "undecided: these data do not decide it. No correction is made for asking several tasks.",
+    ),
+    (
+        "Oracle",
+        "On simulated records the true risk of each patient, given what is written in the note, is known. The oracle "
+        "states that risk. No model that reads the same note can be expected to rank better. Real data has no oracle.",
+    ),
+    (
+        "Attained share",
+        "How much of the way from guessing to the oracle a model goes: (AUROC − 0.5) / (oracle’s AUROC − 0.5).",
+    ),
+    (
+        "Zero-shot",
+        "The model answers the question without having been trained on labelled examples of it.",
+    ),
+    (
+        "Finetuned, jointly",
+        "The model was trained further on labelled examples; jointly means that one model learned all tasks at once.",
+    ),
+    (
+        "AUPRC and prevalence",
+        "Precision averaged over recall. Its floor is the prevalence (how often the outcome occurs), so it must be "
+        "read beside it: 0.10 is poor at a prevalence of 10 % and good at 1 %.",
+    ),
+    (
+        "Brier, log loss",
+        "Mean error of the stated risks, squared or logarithmic. Lower is better; both punish false certainty.",
+    ),
+    (
+        "Calibration",
+        "Of patients given a risk of 20 %, do 20 % have the outcome? ECE is the mean gap (0 is best); calibration in "
+        "the large tells whether risks are too high or too low overall; a slope of 1 is right, below 1 too extreme.",
+    ),
+    (
+        "Option mass",
+        "How much of the language model’s next-word probability falls on the lettered answers. Near 1: it answers the "
+        "question that was asked. Near 0: the figures rest on a thin remainder.",
+    ),
+    (
+        "Attrition",
+        "The rules by which rows became eligible, one after the other, and how many remained after each.",
+    ),
+    (
+        "Split",
+        "Which part of the data a row belongs to. Models learn on train, stop by validation, and are judged on test.",
+    ),
+)
