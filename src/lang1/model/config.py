@@ -15,18 +15,18 @@ class ModelSettings(Settings):
     """Shape of a Llama decoder. ``vocab_size`` is set from the tokenizer where it is 0."""
 
     name: str = "lang1-nano"
-    vocab_size: int = Field(0, ge=0)
-    hidden_size: int = Field(256, ge=8)  # width of the residual stream
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    kv_heads: int = Field(4, ge=1)
-    head_dim: int = Field(64, ge=2)
-    intermediate_size: int = Field(768, ge=8)  # SwiGLU width
-    context: int = Field(1024, ge=8)  # tokens
-    rms_eps: float = Field(1e-5, gt=0)
-    rope_base: float = Field(10_000.0, gt=0)
+    vocab_size: int = Field(default=0, ge=0)
+    hidden_size: int = Field(default=256, ge=8)  # width of the residual stream
+    layers: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
+    kv_heads: int = Field(default=4, ge=1)
+    head_dim: int = Field(default=64, ge=2)
+    intermediate_size: int = Field(default=768, ge=8)  # SwiGLU width
+    context: int = Field(default=1024, ge=8)  # tokens
+    rms_eps: float = Field(default=1e-5, gt=0)
+    rope_base: float = Field(default=10_000.0, gt=0)
     tied: bool = False  # input and output embeddings share one matrix
-    init_std: float = Field(0.02, gt=0)
+    init_std: float = Field(default=0.02, gt=0)
 
     @model_validator(mode="after")
     def _fits(self) -> ModelSettings:
@@ -115,7 +115,9 @@ class ModelSettings(Settings):
                 init_std=float(config.get("initializer_range", 0.02)),
             )
         except KeyError as error:
-            raise ArtefactError(f"{source}: {error.args[0]} is missing; expected a Hugging Face Llama config.") from None
+            raise ArtefactError(
+                f"{source}: {error.args[0]} is missing; expected a Hugging Face Llama config."
+            ) from None
         except (ValidationError, TypeError, ValueError) as error:
             what = explain(cls, error) if isinstance(error, ValidationError) else str(error)
             raise ArtefactError(f"{source}: {what}") from error

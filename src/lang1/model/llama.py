@@ -58,8 +58,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         n, e = x_ND.shape[0], self.head_dim
         weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)).to(x_ND.dtype)
-        sizes = (self.heads * e, self.kv_heads * e, self.kv_heads * e)
-        q, k, v = F.linear(x_ND, weight).split(sizes, dim=1)
+        sizes = [self.heads * e, self.kv_heads * e, self.kv_heads * e]
+        q, k, v = torch.split(F.linear(x_ND, weight), sizes, dim=1)
         out = attend(
             q.reshape(n, self.heads, e),
             k.reshape(n, self.kv_heads, e),

@@ -84,7 +84,9 @@ def load_model(
     weights = _read_weights(path, settings)
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     if settings.tied:
-        weights[HEAD] = weights["model.embed_tokens.weight"] if "model.embed_tokens.weight" in weights else torch.empty(0)
+        weights[HEAD] = (
+            weights["model.embed_tokens.weight"] if "model.embed_tokens.weight" in weights else torch.empty(0)
+        )
     for name, shape in expected.items():
         found = tuple(weights[name].shape) if name in weights else None
         if found != shape:

@@ -77,7 +77,8 @@ class EncodedGroups:
         """(G,) tokens of each group, its questions included."""
         sizes = np.array([len(q) for q in self.question_tokens], dtype=np.int64)
         asked = np.concatenate([[0], np.cumsum(sizes[self.item_task])]) if self.items else np.zeros(1, dtype=np.int64)
-        return np.diff(self.note_ends) + asked[self.item_ends[1:]] - asked[self.item_ends[:-1]]
+        sums: Ints = np.diff(self.note_ends) + asked[self.item_ends[1:]] - asked[self.item_ends[:-1]]
+        return sums
 
 
 @dataclass(frozen=True)

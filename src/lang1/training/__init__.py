@@ -1,1 +1,1 @@
-"""Pretraining and finetuning."""
+"""Training: pretraining and finetuning with exact resume."""

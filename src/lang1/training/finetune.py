@@ -1,0 +1,157 @@
+"""Finetuning a model on the questions of a benchmark, one task or several jointly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from lang1.common.artefact import Folder, new_folder, open_folder
+from lang1.common.errors import InputError, SettingsError
+from lang1.common.identity import PATIENT_HASHES, read_patient_hashes
+from lang1.corpus.guard import check_no_overlap
+from lang1.model.config import ModelSettings
+from lang1.model.precision import pick_device, pick_dtype, set_threads
+from lang1.model.store import load_model, save_model
+from lang1.remede.benchmark import Benchmark
+from lang1.text.shared_note import EncodedGroups, encode_groups
+from lang1.text.tokenizer import Tokenizer
+from lang1.training.answers import Answers, some_notes
+from lang1.training.checkpoint import snapshot
+from lang1.training.compile import compile_layers
+from lang1.training.loop import Loop, device_name
+from lang1.training.optim import Optimizers
+from lang1.training.search import search_lr
+from lang1.training.settings import FinetuneSettings
+
+__all__ = ["FinetuneSettings", "finetune"]
+
+
+def finetune(model: Path, benchmark: Path, out: Path, settings: FinetuneSettings) -> Path:
+    """Finetune all weights; interrupted and called again, it goes on where it was.
+
+    Args:
+        model: the model folder to start from.
+        benchmark: whose training split to learn and whose validation split to judge by.
+        out: the model folder to write; it holds the weights of the best validation.
+        settings: tasks, length, loss, optimizer, search.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ArtefactError: a folder is missing or damaged, or the model has seen held-out patients.
+        InputError: no training examples.
+        SettingsError: an unknown task, a note budget beyond the model's context, or an unfinished run with other
+            settings at ``out``.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
+    """
+    start = open_folder(model, "model")
+    judged = Benchmark.open(benchmark)
+    check_no_overlap(start, judged)
+    tasks = _tasks(settings, judged)
+    threads = set_threads(settings.threads)
+    device = pick_device(settings.device)
+    dtype = pick_dtype(device, settings.precision)
+    loaded = load_model(model, device, dtype)
+    inputs: dict[str, Folder] = {"model": start, "benchmark": judged.folder}
+    identity = {
+        "settings": settings.model_dump(mode="json"),
+        "inputs": {name: folder.fingerprint for name, folder in inputs.items()},
+        "computed": {"device": device.type, "dtype": str(dtype), "threads": threads},
+    }
+    with new_folder(out, "model", inputs=inputs, settings=settings, resume=True) as draft:
+        n_options = {task: len(judged.cards[task].options) for task in tasks}
+        train = _encoded(judged, "train", tasks, loaded.tokenizer, settings, settings.max_notes)
+        val = _encoded(judged, "val", tasks, loaded.tokenizer, settings, settings.validation_notes)
+        if not train.items:
+            raise InputError(f"{benchmark}: no training examples for {', '.join(tasks)}.")
+        _check_context(train, loaded.settings, settings)
+        if settings.compile:
+            compile_layers(loaded.model)
+        work = Answers(loaded.model, loaded.tokenizer, train, val, n_options, settings)
+        optimizer = settings.optimizer
+        if settings.lr_search.trials:
+            optimizer = search_lr(draft.path, work, snapshot(loaded.model), settings)
+        loop = Loop(
+            folder=draft.path,
+            model=loaded.model,
+            optimizers=Optimizers(loaded.model, optimizer),
+            work=work,
+            steps=work.steps,
+            settings=settings,
+            schedule=settings.schedule,
+            validate_every=settings.validate_every,
+            identity=identity,
+            name="finetune",
+            patience=settings.patience,
+        )
+        loop.run()
+        save_model(draft.path, loaded.model, loaded.tokenizer)
+        if not settings.keep_checkpoints:
+            loop.checkpoints.drop()
+        hashes = np.union1d(read_patient_hashes(start.path), judged.subject_ids("train", tasks))
+        np.save(draft.path / PATIENT_HASHES, hashes.astype(np.int64))
+        draft.counts = {
+            "steps": loop.done,
+            "best_step": loop.best_step,
+            "tokens": loop.tokens,
+            "notes": len(train),
+            "examples": _per_task(train),
+            "validation_examples": _per_task(val),
+            "notes_truncated": int((train.truncated > 0).sum()),
+            "skipped_steps": dict(loop.guard.skipped),
+        }
+        before = start.manifest.extra
+        draft.extra = {
+            "stage": "finetuned",
+            "name": loaded.settings.name,
+            "parameters": loaded.settings.parameters,
+            "tokens_seen": int(before.get("tokens_seen", 0)) + loop.tokens,
+            "tasks": tasks,
+            "validation_score": loop.best_score,
+            "lr": optimizer.lr,
+            "note_budget": settings.note_budget,
+            "truncation": settings.truncation,
+            "cut": before.get("cut"),
+            "cost": {"tokens": loop.tokens, "seconds": round(loop.seconds, 1), "device": device_name(device)},
+        }
+    return Path(out)
+
+
+def _tasks(settings: FinetuneSettings, benchmark: Benchmark) -> list[str]:
+    known = list(benchmark.cards)
+    for task in settings.tasks or ():
+        if task not in known:
+            raise SettingsError(f"tasks: '{task}' is not in {benchmark.folder.path}; it has {', '.join(known)}.")
+    if settings.tasks is not None and not settings.tasks:
+        raise SettingsError("tasks: an empty list; name tasks, or null for all.")
+    return list(dict.fromkeys(settings.tasks)) if settings.tasks else known
+
+
+def _encoded(
+    benchmark: Benchmark,
+    split: str,
+    tasks: list[str],
+    tokenizer: Tokenizer,
+    settings: FinetuneSettings,
+    most: int | None,
+) -> EncodedGroups:
+    groups = some_notes(benchmark.note_groups(split, tasks), most, settings.seed)
+    questions = benchmark.questions()
+    return encode_groups(groups, tokenizer, {t: questions[t] for t in tasks}, settings.note_budget, settings.truncation)
+
+
+def _check_context(train: EncodedGroups, shape: ModelSettings, settings: FinetuneSettings) -> None:
+    longest = max(len(q) for q in train.question_tokens)
+    if settings.note_budget + longest > shape.context:
+        raise SettingsError(
+            f"note_budget {settings.note_budget}: with a question of {longest} tokens it exceeds the model's context "
+            f"of {shape.context}; set at most {max(1, shape.context - longest)}."
+        )
+
+
+def _per_task(encoded: EncodedGroups) -> Mapping[str, int]:
+    counts = np.bincount(encoded.item_task, minlength=len(encoded.tasks))
+    return {task: int(n) for task, n in zip(encoded.tasks, counts, strict=True)}

@@ -1,0 +1,170 @@
+"""Next-token pretraining on a corpus folder, to a model folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lang1.common.artefact import Folder, new_folder
+from lang1.common.errors import SettingsError
+from lang1.common.identity import PATIENT_HASHES
+from lang1.corpus.guard import check_no_overlap
+from lang1.corpus.order import BatchOrder
+from lang1.corpus.reader import Corpus
+from lang1.model.attention import build_layout
+from lang1.model.config import ModelSettings, preset
+from lang1.model.llama import Llama
+from lang1.model.precision import pick_device, pick_dtype, set_threads
+from lang1.model.store import save_model
+from lang1.remede.benchmark import Benchmark
+from lang1.training.compile import compile_layers
+from lang1.training.loop import Loop, device_name
+from lang1.training.loss import linear_cross_entropy
+from lang1.training.optim import Optimizers
+from lang1.training.packing import PackedStream, flatten
+from lang1.training.settings import PretrainSettings
+
+__all__ = ["PretrainSettings", "pretrain"]
+
+
+def pretrain(corpus: Path, out: Path, settings: PretrainSettings, benchmark: Path | None = None) -> Path:
+    """Train a model from scratch on a corpus; interrupted and called again, it goes on where it was.
+
+    Args:
+        corpus: a corpus folder.
+        out: the model folder to write.
+        settings: model, length, batch, optimizer.
+        benchmark: refuse a corpus that holds this benchmark's held-out patients or later text.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ArtefactError: a folder is missing or damaged, or corpus and benchmark overlap.
+        SettingsError: settings that do not fit each other, or an unfinished run with other settings at ``out``.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
+    """
+    opened = Corpus.open(corpus)
+    inputs: dict[str, Folder] = {"corpus": opened.folder}
+    if benchmark is not None:
+        judged = Benchmark.open(benchmark)
+        check_no_overlap(opened.folder, judged)
+        inputs["benchmark"] = judged.folder
+    shape = _shape(settings, opened)
+    threads = set_threads(settings.threads)
+    device = pick_device(settings.device)
+    dtype = pick_dtype(device, settings.precision)
+    identity = {
+        "settings": settings.model_dump(mode="json"),
+        "inputs": {name: folder.fingerprint for name, folder in inputs.items()},
+        "computed": {"device": device.type, "dtype": str(dtype), "threads": threads},
+    }
+    with new_folder(out, "model", inputs=inputs, settings=settings, resume=True) as draft:
+        model = Llama(shape, dtype)
+        model.initialise(settings.seed)
+        model.to(device)
+        if settings.compile:
+            compile_layers(model)
+        order = BatchOrder(
+            opened, settings.weights, settings.sequence_length, settings.sequences_per_step, settings.seed
+        )
+        per_step = settings.sequence_length * settings.sequences_per_step
+        steps = -(-settings.tokens // per_step)
+        loop = Loop(
+            folder=draft.path,
+            model=model,
+            optimizers=Optimizers(model, settings.optimizer),
+            work=Pretraining(model, opened, order, settings),
+            steps=steps,
+            settings=settings,
+            schedule=settings.schedule,
+            validate_every=settings.validate_every,
+            identity=identity,
+            name="pretrain",
+        )
+        loop.run()
+        save_model(draft.path, model, opened.tokenizer)
+        if not settings.keep_checkpoints:
+            loop.checkpoints.drop()
+        if (opened.folder.path / PATIENT_HASHES).is_file():
+            shutil.copyfile(opened.folder.path / PATIENT_HASHES, draft.path / PATIENT_HASHES)
+        draft.counts = {"steps": steps, "tokens": loop.tokens, "skipped_steps": dict(loop.guard.skipped)}
+        draft.extra = {
+            "stage": "pretrained",
+            "name": shape.name,
+            "parameters": shape.parameters,
+            "tokens_seen": loop.tokens,
+            "tasks": [],
+            "mixture": order.realised(steps),
+            "cut": opened.folder.manifest.extra.get("cut"),
+            "cost": {"tokens": loop.tokens, "seconds": round(loop.seconds, 1), "device": device_name(device)},
+        }
+    return Path(out)
+
+
+def _shape(settings: PretrainSettings, corpus: Corpus) -> ModelSettings:
+    shape = preset(settings.model) if isinstance(settings.model, str) else settings.model
+    vocab = corpus.tokenizer.vocab_size
+    if shape.vocab_size not in (0, vocab):
+        raise SettingsError(f"model.vocab_size is {shape.vocab_size}, the corpus's tokenizer has {vocab}: leave it 0.")
+    if settings.sequence_length > shape.context:
+        raise SettingsError(
+            f"sequence_length {settings.sequence_length} exceeds the model's context of {shape.context} tokens; "
+            "make one shorter or the other longer."
+        )
+    return shape.model_copy(update={"vocab_size": vocab})
+
+
+class Pretraining:
+    """Next-token loss on packed rows; see :class:`lang1.training.loop.Work`."""
+
+    def __init__(self, model: Llama, corpus: Corpus, order: BatchOrder, settings: PretrainSettings) -> None:
+        self.model, self.corpus, self.order, self.settings = model, corpus, order, settings
+        self.device = model.model.embed_tokens.weight.device
+        self.rows = max(1, settings.tokens_per_pass // settings.sequence_length)
+
+    @property
+    def tokens_per_step(self) -> float:
+        return float(self.settings.sequence_length * self.settings.sequences_per_step)
+
+    def losses(self, step: int) -> Iterator[tuple[Tensor, int]]:
+        tokens, documents = self.order.step(step)
+        parts = [slice(i, i + self.rows) for i in range(0, len(tokens), self.rows)]
+        streams = [flatten(tokens[part], documents[part]) for part in parts]
+        targets = sum(len(s.read) for s in streams if s is not None)
+        for part, stream in zip(parts, streams, strict=True):
+            if stream is not None:
+                yield self._loss(stream, 1.0 / targets), tokens[part].size
+
+    def validate(self, step: int) -> dict[str, float]:
+        measures: dict[str, float] = {}
+        wanted = self.settings.validation_tokens
+        for name, source in self.corpus.sources.items():
+            if not wanted or not source.val.tokens:
+                continue
+            total, count, seen = 0.0, 0, 0
+            for tokens, documents in self.corpus.val_batches(name, self.settings.sequence_length, self.rows):
+                stream = flatten(tokens, documents)
+                if stream is not None:
+                    with torch.inference_mode():
+                        total += float(self._loss(stream, 1.0))
+                    count += len(stream.read)
+                seen += tokens.size
+                if seen >= wanted:
+                    break
+            if count:
+                measures[f"loss/{name}"] = total / count
+        return measures
+
+    def _loss(self, stream: PackedStream, scale: float) -> Tensor:
+        layout = build_layout(stream.lengths, device=self.device)
+        tokens, read, target = (
+            torch.from_numpy(x).to(self.device) for x in (stream.tokens, stream.read, stream.target)
+        )
+        hidden = self.model(tokens, layout, read)
+        scales = torch.full((len(stream.read),), scale, dtype=torch.float32, device=self.device)
+        return linear_cross_entropy(hidden, self.model.lm_head.weight, target, scales)

@@ -1,0 +1,113 @@
+"""Settings of pretraining and finetuning. Lengths are counts of tokens, steps or epochs, never of seconds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from lang1.common.settings import Settings
+from lang1.model.config import ModelSettings
+
+
+class OptimizerSettings(Settings):
+    """AdamW, or Muon for the matrices inside the layers with AdamW for the rest."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    lr: float = Field(default=3e-3, gt=0, description="peak learning rate of AdamW")
+    muon_lr: float = Field(default=0.02, gt=0, description="peak learning rate of Muon, where it is used")
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0, description="on matrices; not on norms or embeddings")
+    clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null does not clip")
+
+
+class ScheduleSettings(Settings):
+    """Linear warm-up, then a cosine to ``final`` times the peak."""
+
+    warmup: float = Field(default=0.05, ge=0, le=1, description="share of the steps")
+    final: float = Field(default=0.1, ge=0, le=1)
+
+
+class RunSettings(Settings):
+    """What every training run shares."""
+
+    seed: int = 3407
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads; null uses all that the process may run on"
+    )
+    compile: bool = Field(default=False, description="torch.compile the layers; falls back to eager where it fails")
+    tokens_per_pass: int = Field(default=16_384, ge=64, description="most tokens of one forward pass; bounds memory")
+    checkpoint_every: int = Field(default=100, ge=1, description="steps")
+    keep_checkpoints: bool = Field(default=False, description="keep the last checkpoint inside the finished folder")
+    log_every: int = Field(default=10, ge=1, description="steps")
+    spike_sigma: float = Field(
+        default=8.0, gt=0, description="a step whose gradient norm lies further above its running mean is skipped"
+    )
+
+
+class PretrainSettings(RunSettings):
+    """Next-token pretraining on a corpus folder."""
+
+    model: ModelSettings | str = "lang1-nano"
+    tokens: int = Field(default=1_500_000, ge=1, description="training tokens, rounded up to whole steps")
+    sequence_length: int = Field(default=1_024, ge=16)
+    sequences_per_step: int = Field(default=8, ge=1, description="rows of one optimizer step (the global batch)")
+    weights: dict[str, float] | None = Field(
+        default=None, description="mixture of sources; null takes the corpus's own"
+    )
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    validate_every: int = Field(default=100, ge=1, description="steps; the last step is always validated")
+    validation_tokens: int = Field(default=16_384, ge=0, description="held-out tokens a source; 0 does not validate")
+
+
+class SearchSettings(Settings):
+    """A short random search of the learning rate, log-uniform; 0 trials keeps the one that is set."""
+
+    trials: int = Field(default=0, ge=0)
+    steps: int = Field(default=40, ge=1, description="of each trial, under the whole run's schedule up to there")
+    low: float = Field(default=3e-4, gt=0)
+    high: float = Field(default=1e-2, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SearchSettings:
+        if self.high < self.low:
+            raise ValueError(f"high ({self.high}) must not be below low ({self.low})")
+        return self
+
+
+class FinetuneSettings(RunSettings):
+    """Finetuning on the questions of a benchmark, one task or several jointly."""
+
+    tasks: list[str] | None = Field(default=None, description="null: all of the benchmark's, jointly, weighted evenly")
+    epochs: float = Field(default=1.0, gt=0, description="passes over the training notes")
+    steps: int | None = Field(default=None, ge=1, description="instead of epochs")
+    notes_per_step: int = Field(
+        default=32, ge=1, description="notes of one optimizer step, each with all of its questions"
+    )
+    max_notes: int | None = Field(default=None, ge=1, description="train on a random subset of the notes")
+    note_budget: int = Field(default=512, ge=1, description="tokens of a note; the question is never cut")
+    truncation: Literal["head", "tail", "head+tail"] = "head"
+    loss: Literal["vocabulary", "letters"] = Field(
+        default="vocabulary",
+        description="cross-entropy of the letter over the whole vocabulary, or among the options alone",
+    )
+    note_loss: float = Field(default=0.0, ge=0, description="weight of an auxiliary next-token loss on the note")
+    oversample: float = Field(
+        default=1.0, ge=1, description="how often a note with a rare outcome is visited, in training only"
+    )
+    rare_below: float = Field(default=0.1, gt=0, lt=1, description="an outcome is rare below this share")
+    optimizer: OptimizerSettings = OptimizerSettings(lr=1e-3, weight_decay=0.02)
+    schedule: ScheduleSettings = ScheduleSettings(warmup=0.05, final=0.0)
+    validate_every: int = Field(default=100, ge=1, description="steps; the last step is always validated")
+    validation_notes: int | None = Field(
+        default=1_000, ge=1, description="a random subset of the validation notes; null: all"
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="stop after so many validations without a better AUROC"
+    )
+    min_cases: int = Field(default=5, ge=1, description="classes with fewer validation cases are left out of the AUROC")
+    lr_search: SearchSettings = SearchSettings()
