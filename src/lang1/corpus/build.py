@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from lang1.common.artefact import Draft, Folder, InputRef, file_sha256, new_folder
 from lang1.common.errors import ArtefactError, InputError, SettingsError

@@ -176,7 +176,7 @@ def _stream(folder: Path, prefix: str, dtype: np.dtype[np.unsignedinteger]) -> T
         ends_file = folder / f"{prefix}ends-{number}.npy"
         try:
             ends = np.load(ends_file, allow_pickle=False).astype(np.int64)
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise ArtefactError(f"{ends_file} is missing or damaged ({error}); make the corpus again.") from error
         tokens = np.memmap(file, dtype=dtype, mode="r")
         if not len(ends) or ends[-1] != len(tokens):
