@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from lang1.common.artefact import Draft, Folder, InputRef, new_folder, open_folder
 from lang1.common.errors import ArtefactError, InputError
@@ -36,15 +36,25 @@ MOST_THREADS = 4
 class CompleteThrough(Settings):
     """Through when a table is complete, and which time of a row decides that it is in the extract."""
 
-    through: datetime  # naive local hospital time
+    through: datetime  # naive local hospital time; a date alone means the whole of that day
     key: str  # e.g. "discharge_time": stays still open at the end are missing; "admit_time": they are there
+
+    @field_validator("through", mode="before")
+    @classmethod
+    def _whole_day(cls, value: Any) -> Any:
+        return _end_of_day(value)
 
 
 class VitalStatus(Settings):
     """Where deaths were learnt and through when deaths are known."""
 
     source: Literal["ehr", "registry", "both", "none"] = "none"
-    through: datetime | None = None
+    through: datetime | None = None  # a date alone means the whole of that day
+
+    @field_validator("through", mode="before")
+    @classmethod
+    def _whole_day(cls, value: Any) -> Any:
+        return _end_of_day(value)
 
 
 class RecordsMeta(Settings):
@@ -70,6 +80,17 @@ class RecordsMeta(Settings):
             if complete.key not in known:
                 raise ValueError(f"complete_through.{table}.key is '{complete.key}'; expected {' or '.join(known)}")
         return self
+
+
+def _end_of_day(value: Any) -> Any:
+    if isinstance(value, str) and len(value.strip()) == len("2024-12-31"):
+        try:
+            value = date.fromisoformat(value.strip())
+        except ValueError:
+            return value
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime.combine(value, time(23, 59, 59))
+    return value
 
 
 def write_table_part(folder: Path, table: str, data: pa.Table, part: int) -> int:
@@ -272,15 +293,16 @@ def _connect(
             else:
                 scan = f"SELECT {names} FROM read_parquet([{listed}])"
         else:
-            typed = ", ".join(f"NULL::{_sql_type(field.type)} AS {field.name}" for field in schema)
+            typed = ", ".join(f"NULL::{sql_type(field.type)} AS {field.name}" for field in schema)
             scan = f"SELECT {typed}{', NULL::VARCHAR AS _file, 0 AS _row' if row_numbers else ''} WHERE false"
         connection.execute(f"CREATE VIEW {table} AS {scan}")
     return connection
 
 
-def _sql_type(kind: pa.DataType) -> str:
+def sql_type(kind: pa.DataType) -> str:
+    """The DuckDB name of a column type of the schema."""
     if pa.types.is_list(kind):
-        return f"{_sql_type(kind.value_type)}[]"
+        return f"{sql_type(kind.value_type)}[]"
     names = {pa.string(): "VARCHAR", pa.timestamp("us"): "TIMESTAMP", pa.int32(): "INTEGER", pa.int64(): "BIGINT"}
     return names.get(kind, "DOUBLE")
 
