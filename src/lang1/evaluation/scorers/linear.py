@@ -26,6 +26,10 @@ class Fitted:
     c: float
     val_auroc: float
 
+    def told(self) -> str:
+        """What validation chose, in words."""
+        return f"C {self.c:g}, validation AUROC {self.val_auroc:.4f}"
+
     def probabilities(self, features: sparse.csr_matrix) -> Floats:
         """``[rows, n_classes]``; classes that train does not hold get 0."""
         return expand(self.model.predict_proba(features), self.model.classes_, self.n_classes)

@@ -1,0 +1,114 @@
+"""Gradient boosting on the structured fields that are known at prediction time: the strong peer without text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from lang1.common.errors import InputError
+from lang1.evaluation.examples import Asked
+from lang1.evaluation.scorers.encode import TreeEncoder
+from lang1.evaluation.scorers.linear import expand
+from lang1.evaluation.scorers.trained import Trained, trainable
+from lang1.evaluation.settings import EvaluateSettings
+from lang1.metrics.auroc import Floats, task_auroc
+from lang1.metrics.probability import log_loss_rows
+
+# Sizes of tree tried; the learning rate is low enough that early stopping, not it, decides the fit.
+LEAVES = (4, 8, 16, 31)
+LEARNING_RATE = 0.05
+MOST_TREES = 1_000
+PATIENCE = 30
+
+
+def gradient_boosting(asked: Asked, settings: EvaluateSettings) -> Trained:
+    """Histogram gradient boosting with native categories, stopped early and sized on the validation split.
+
+    Raises:
+        InputError: the records hold no structured fields.
+    """
+    trained = Trained("histogram gradient boosting on structured fields, early stopping and tree size on validation")
+    for rows in trainable(asked, trained):
+        found = asked.benchmark.fields(rows.train)
+        if not found.num_rows:
+            raise InputError(
+                f"baseline gbm-structured: the records hold no structured fields for {rows.task}; leave it out."
+            )
+        columns = _Columns(found)
+        train = columns.wide(found, rows.train)
+        encoder = TreeEncoder(train)
+
+        def encode(examples: pa.Table, columns: _Columns = columns, encoder: TreeEncoder = encoder) -> Floats:
+            return encoder.encode(columns.wide(asked.benchmark.fields(examples), examples))
+
+        fixed: dict[str, Any] = {
+            "learning_rate": LEARNING_RATE,
+            "max_iter": MOST_TREES,
+            "n_iter_no_change": PATIENCE,
+            "l2_regularization": 1.0,
+            "max_features": 0.5,
+            "categorical_features": encoder.categorical,
+            "random_state": settings.seed,
+        }
+        x, y = encoder.encode(train), rows.train_labels
+        x_val, y_val = encode(rows.val), rows.val_labels
+        # Early stopping needs validation rows of classes that train has.
+        known = np.isin(y_val, np.unique(y))
+        judged = known.sum() > 0 and len(np.unique(y_val[known])) > 1
+        best: tuple[tuple[float, float], HistGradientBoostingClassifier, str] | None = None
+        for leaves in LEAVES if judged else LEAVES[2:3]:
+            model = HistGradientBoostingClassifier(max_leaf_nodes=leaves, early_stopping=judged, **fixed)
+            if judged:
+                model.fit(x, y, X_val=x_val[known], y_val=y_val[known])
+                said = expand(model.predict_proba(x_val), model.classes_, rows.n_classes)
+                area = task_auroc(y_val, said)
+                rank = (0.0 if np.isnan(area) else area, -float(log_loss_rows(y_val, said).mean()))
+            else:
+                model.set_params(max_iter=100).fit(x, y)
+                area, rank = float("nan"), (0.0, 0.0)
+            told = f"{leaves} leaves, {model.n_iter_} trees, validation AUROC {area:.4f}"
+            if best is None or rank > best[0]:
+                best = (rank, model, told)
+        assert best is not None
+        _, model, told = best
+        scored = model.predict_proba(encode(rows.scored))
+        trained.probabilities[rows.task] = expand(scored, model.classes_, rows.n_classes)
+        trained.chosen[rows.task] = told
+    return trained
+
+
+class _Columns:
+    """One column a field: a number, a category, or both where train holds both."""
+
+    def __init__(self, train: pa.Table) -> None:
+        self.fields = sorted(pc.unique(train["field"]).to_pylist())
+        held = {
+            kind: set(pc.unique(train["field"].filter(pc.is_valid(train[kind]))).to_pylist())
+            for kind in ("number", "text")
+        }
+        self.numbers = [field for field in self.fields if field in held["number"]]
+        self.texts = [field for field in self.fields if field in held["text"]]
+
+    def wide(self, long: pa.Table, examples: pa.Table) -> pa.Table:
+        """``long`` (example_id, field, number, text) with one row an example, in the order of ``examples``."""
+        ids = examples["example_id"].combine_chunks()
+        row = pc.index_in(long["example_id"], value_set=ids).to_numpy(zero_copy_only=False)
+        field = pc.fill_null(pc.index_in(long["field"], value_set=pa.array(self.fields)), -1).to_numpy()
+        number = long["number"].to_numpy(zero_copy_only=False)
+        text = np.asarray(long["text"].to_pylist(), dtype=object)
+        columns: dict[str, pa.Array] = {}
+        for code, name in enumerate(self.fields):
+            held = field == code
+            if name in self.numbers:
+                values = np.full(len(ids), np.nan)
+                values[row[held]] = number[held]
+                columns[name] = pa.array(values)
+            if name in self.texts:
+                words = np.full(len(ids), None, dtype=object)
+                words[row[held]] = text[held]
+                columns[f"{name} (text)"] = pa.array(words.tolist(), pa.string())
+        return pa.table(columns)
