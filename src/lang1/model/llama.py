@@ -6,6 +6,8 @@ V vocabulary, R the tokens whose output is read.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -30,6 +32,33 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype))
 
 
+class _Normalise(torch.autograd.Function):
+    """Root-mean-square norm with its backward by hand.
+
+    By hand since autograd's, in bf16 on a CPU, goes through nine fp32 copies: 6.6 against 2.6 CPU-ms for 6,144 rows
+    of 256, which was a tenth of a training step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
+        scale = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+        normal = (x.float() * scale).to(x.dtype)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(normal, weight, scale)
+        return normal * weight.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grads[0]
+        normal, weight, scale = ctx.saved_tensors
+        product = grad * normal
+        grad_weight = product.sum(0, dtype=torch.float32)
+        along = torch.mv(product.float(), weight).div_(weight.shape[0]).unsqueeze(1)
+        grad_x = (grad * weight.to(grad.dtype)).float().addcmul_(normal, along, value=-1).mul_(scale)
+        return grad_x.to(grad.dtype), grad_weight, None
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm with a learned scale."""
 
@@ -39,7 +68,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        out: Tensor = _Normalise.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        return out
 
 
 class Attention(nn.Module):

@@ -91,7 +91,8 @@ def finetune(model: Path, benchmark: Path, out: Path, settings: FinetuneSettings
         save_model(draft.path, loaded.model, loaded.tokenizer)
         if not settings.keep_checkpoints:
             loop.checkpoints.drop()
-        hashes = np.union1d(read_patient_hashes(start.path), judged.subject_ids("train", tasks))
+        learnt_from = judged.examples(tasks, ["train"])["subject_id"].to_numpy()
+        hashes = np.union1d(read_patient_hashes(start.path), learnt_from)
         np.save(draft.path / PATIENT_HASHES, hashes.astype(np.int64))
         draft.counts = {
             "steps": loop.done,
