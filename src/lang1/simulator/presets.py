@@ -1,0 +1,56 @@
+"""How sick a hospital is and how much it writes. Intercepts were fitted to the shares of ``bands.py``.
+
+``benchmarks/simulate.py --fit`` prints intercepts afresh.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lang1.simulator.settings import Preset
+
+
+@dataclass(frozen=True)
+class PresetSpec:
+    """Numbers of one preset."""
+
+    death_intercept: float
+    death_scale: float
+    stay_intercepts: tuple[float, float, float, float]
+    stay_scale: float
+    denial_intercept: float
+    denial_scale: float
+    return_intercept: float
+    return_scale: float
+    burden: float  # scales how many chronic conditions patients have
+    burden_spread: float  # log-normal spread between patients
+    mention_inactive: float  # chance that a condition the patient lacks is named (denied, family, excluded)
+    coding: float  # chance that an active condition is coded
+    miscoding: float  # chance that a condition named as excluded is coded all the same
+    more_stays: float  # chance that a patient comes again after a stay without return
+    gap_days: float
+    other_encounters: float  # emergency, observation and outpatient visits a patient
+    death_after: float  # chance of dying within 30 days of discharge without return
+    progress_notes: float
+    radiology: float
+    pathology: float
+    long_notes: bool
+    authors: int
+
+
+PRESETS: dict[Preset, PresetSpec] = {
+    "default": PresetSpec(
+        death_intercept=-6.6, death_scale=1.0, stay_intercepts=(0.9, -0.4, -0.3, 0.0), stay_scale=1.0,
+        denial_intercept=-2.3, denial_scale=1.0, return_intercept=-2.8, return_scale=1.0,
+        burden=0.22, burden_spread=1.0, mention_inactive=0.22, coding=0.88, miscoding=0.05, more_stays=0.45,
+        gap_days=420.0, other_encounters=1.5, death_after=0.012, progress_notes=1.5, radiology=0.5, pathology=0.06,
+        long_notes=True, authors=8,
+    ),
+    "high-acuity": PresetSpec(
+        death_intercept=-4.6, death_scale=1.0, stay_intercepts=(0.0, 0.0, 0.1, 0.1), stay_scale=1.0,
+        denial_intercept=-2.0, denial_scale=1.0, return_intercept=-2.4, return_scale=1.0,
+        burden=1.5, burden_spread=0.7, mention_inactive=0.25, coding=0.94, miscoding=0.03, more_stays=0.5,
+        gap_days=420.0, other_encounters=0.15, death_after=0.03, progress_notes=0.5, radiology=0.25, pathology=0.03,
+        long_notes=False, authors=3,
+    ),
+}  # fmt: skip
