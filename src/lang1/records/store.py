@@ -29,6 +29,7 @@ from lang1.records.schema import CODED, TABLES, TimeBasis
 
 KIND = "records"
 ROW_GROUP_ROWS = 65_536
+PART_ROWS = 25_000
 MEMORY_LIMIT = "2GB"
 MOST_THREADS = 4
 
@@ -171,6 +172,22 @@ class RecordsDraft:
     def write_part(self, table: str, data: pa.Table, part: int) -> int:
         """See :func:`write_table_part`."""
         return write_table_part(self.path, table, data, part)
+
+    def write_stream(self, table: str, reader: pa.RecordBatchReader) -> None:
+        """Write all rows of a reader in parts of :data:`PART_ROWS`, at least one part.
+
+        Batches differ in length between machines, parts do not.
+        """
+        part, rows, waiting = 0, 0, []
+        for batch in reader:
+            waiting.append(batch)
+            rows += batch.num_rows
+            while rows >= PART_ROWS:
+                whole = pa.Table.from_batches(waiting)
+                self.write_part(table, whole.slice(0, PART_ROWS), part)
+                waiting, rows, part = whole.slice(PART_ROWS).to_batches(), rows - PART_ROWS, part + 1
+        if rows or part == 0:
+            self.write_part(table, pa.Table.from_batches(waiting, schema=reader.schema), part)
 
     def leave_out(self, reason: str, rows: int = 1) -> None:
         """Count rows of the source that were not taken, by reason."""

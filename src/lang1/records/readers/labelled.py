@@ -15,12 +15,12 @@ from lang1.common.artefact import InputRef, file_sha256
 from lang1.common.errors import InputError
 from lang1.common.settings import Settings
 from lang1.records.readers.source import name, open_source, read_into
+from lang1.records.readers.values import OFFSET
 from lang1.records.rules import at
 from lang1.records.schema import ENCOUNTER_CLASSES, NOTE_TYPES, TimeBasis
-from lang1.records.store import CompleteThrough, RecordsMeta, new_records, quoted
+from lang1.records.store import PART_ROWS, RecordsMeta, new_records, quoted
 
-PART_ROWS = 25_000
-DATE_HINT = "expected a date or time such as 2024-01-31 or 2024-01-31 14:05 (other ways of writing: date_format)"
+DATE_HINT = "expected a date or time such as 2024-01-31 or 2024-01-31 14:05 without a UTC offset (other ways of writing: date_format)"
 
 
 class LabelledSettings(Settings):
@@ -68,8 +68,8 @@ class LabelledSettings(Settings):
 def ingest_labelled(file: Path, out: Path, settings: LabelledSettings, *, overwrite: bool = False) -> Path:
     """Write a records folder from one CSV or Parquet table.
 
-    A row without a label keeps its note and gets no label of that task, counted. Several rows of one encounter are several
-    notes of it; their labels must agree.
+    A row without a label keeps its note and gets no label of that task, counted. Several rows of one encounter are
+    several notes of it; their labels must agree.
 
     Returns:
         ``out``.
@@ -83,7 +83,6 @@ def ingest_labelled(file: Path, out: Path, settings: LabelledSettings, *, overwr
     wanted |= {f"labels.{task}": column for task, column in settings.labels.items()}
     for role, column in wanted.items():
         source.need(column, role)
-    through = None
     with duckdb.connect(":memory:", config={"memory_limit": "2GB", "threads": 2}) as connection:
         columns = list(dict.fromkeys(wanted.values()))
         labels = ", ".join(f"label_{number} VARCHAR" for number in range(len(settings.labels)))
@@ -103,14 +102,9 @@ def ingest_labelled(file: Path, out: Path, settings: LabelledSettings, *, overwr
         ]
         read_into(connection, "rows", ", ".join(select), [source], columns)
         left_out = _clear(connection, settings, source.path)
-        if settings.date:
-            last = connection.execute("SELECT max(time) FROM timed").fetchall()[0][0]
-            # The table says nothing about its end; what it holds, it holds through its last day.
-            through = {"encounters": CompleteThrough(through=last, key="discharge_time")} if last else None
         meta = RecordsMeta(
             system=settings.system,
             time_basis=settings.time_basis,
-            complete_through=through or {},
             source=settings.source or source.path.name,
             real=settings.real,
             licence=settings.licence,
@@ -122,10 +116,7 @@ def ingest_labelled(file: Path, out: Path, settings: LabelledSettings, *, overwr
                 draft.leave_out(reason, rows)
                 draft.extra.setdefault("left_out_examples", {})[reason] = example
             for table, query in _queries(settings).items():
-                rows = _count(connection, f"({query})")
-                for part, start in enumerate(range(0, max(rows, 1), PART_ROWS)):
-                    chunk = connection.sql(f"{query} LIMIT {PART_ROWS} OFFSET {start}")
-                    draft.write_part(table, chunk.to_arrow_table(), part)
+                draft.write_stream(table, connection.sql(query).to_arrow_reader(PART_ROWS))
             for number, task in enumerate(settings.labels):
                 draft.counts.setdefault("without_label", {})[task] = _count(
                     connection, f"timed WHERE label_{number} IS NULL"
@@ -146,13 +137,15 @@ def _clear(connection: duckdb.DuckDBPyConnection, settings: LabelledSettings, pa
     """Type the order or date into ``timed`` without the rows that cannot be used; those by reason, with an example."""
     if _count(connection, "rows") == 0:
         raise InputError(f"{path}: no rows below the header; check the extract.")
-    said, time, sequence = "said", "NULL::TIMESTAMP", "NULL::BIGINT"
+    time, sequence = "NULL::TIMESTAMP", "NULL::BIGINT"
     if settings.order:
-        sequence = "CASE WHEN regexp_full_match(said, '[+-]?[0-9]+(\\.0*)?') THEN try_cast(split_part(said, '.', 1) AS BIGINT) END"
+        whole = "regexp_full_match(said, '[+-]?[0-9]+(\\.0*)?')"
+        sequence = f"CASE WHEN {whole} THEN try_cast(split_part(said, '.', 1) AS BIGINT) END"
     elif settings.date and settings.date_format:
         time = f"try_strptime(said, {quoted(settings.date_format)})"
     elif settings.date:
-        time = "try_cast(said AS TIMESTAMP)"
+        # Times are local hospital time; one with a UTC offset is not, and is refused rather than shifted.
+        time = f"CASE WHEN NOT regexp_matches(said, '{OFFSET}') THEN try_cast(said AS TIMESTAMP) END"
     if settings.date and settings.date_is != "admission":
         # A bare date is the end of that day: a note must not be read before it was there.
         time = (
@@ -180,11 +173,7 @@ def _clear(connection: duckdb.DuckDBPyConnection, settings: LabelledSettings, pa
             continue
         place = at(found[0][0], found[0][1])
         if settings.on_bad_rows == "refuse":
-            value = (
-                f" (it is '{found[0][2]}')"
-                if said in bad or "IS NULL" in bad and found[0][2] and reason[0] in "od"
-                else ""
-            )
+            value = f" (it is '{found[0][2]}')" if found[0][2] and reason.startswith(("order", "date")) else ""
             raise InputError(f"{place}: {problem}{value}; mend it, or set on_bad_rows=leave_out.")
         left_out[reason] = (_count(connection, f"timed WHERE {bad}"), place)
         connection.execute(f"DELETE FROM timed WHERE {bad}")
@@ -205,7 +194,7 @@ def _agree(connection: duckdb.DuckDBPyConnection, settings: LabelledSettings) ->
         if found:
             file, encounter, first, one, _, _ = found[0]
             raise InputError(
-                f"{at(file, first)}: encounter '{encounter}' has {words} '{one}' here and another value in a later row; "
+                f"{at(file, first)}: encounter '{encounter}' has {words} '{one}' here and another later; "
                 f"rows of one encounter must agree."
             )
 
@@ -223,8 +212,9 @@ def _queries(settings: LabelledSettings) -> dict[str, str]:
         "encounters": f"SELECT encounter_id, min(patient_id) AS patient_id, min(sequence) AS sequence, "
         f"{quoted(settings.encounter_class)} AS encounter_class, {admit} AS admit_time, {discharge} AS discharge_time "
         f"FROM timed GROUP BY encounter_id ORDER BY min(_row)",
-        "notes": f"SELECT 'note-' || _row AS note_id, patient_id, encounter_id, {quoted(settings.note_type)} AS note_type, "
-        f"{available} AS available_time, note AS text FROM timed ORDER BY _row",
+        "notes": f"SELECT 'note-' || _row AS note_id, patient_id, encounter_id, "
+        f"{quoted(settings.note_type)} AS note_type, {available} AS available_time, note AS text "
+        f"FROM timed ORDER BY _row",
         "given_labels": f"SELECT encounter_id, task, min(value) AS value FROM ({labels}) WHERE value IS NOT NULL "
         f"GROUP BY encounter_id, task, place ORDER BY min(_row), place",
     }

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
 from lang1.common.artefact import InputRef, file_sha256
 from lang1.common.errors import InputError
@@ -22,11 +21,10 @@ from lang1.records.readers.mapping import TablesMap
 from lang1.records.readers.source import SourceFile, find_files, name, open_source, read_into
 from lang1.records.readers.values import Column, typed_columns
 from lang1.records.rules import ALL_TABLES, at, check, rules
-from lang1.records.store import RecordsDraft, new_records, quoted, sql_type
+from lang1.records.store import PART_ROWS, RecordsDraft, new_records, quoted, sql_type
 
 __all__ = ["ingest_tables", "init_mapping"]
 
-PART_ROWS = 25_000
 LEAVE_OUT_HINT = "mend it, or set `on_bad_rows: leave_out` to leave such rows out, counted."
 
 
@@ -172,19 +170,9 @@ class _Stage:
             self.draft.extra["left_out_examples"] = self.examples
 
     def write(self, table: str) -> None:
-        """Write a staged table in parts of :data:`PART_ROWS` rows, in the order of the source."""
-        schema = ALL_TABLES[table]
-        reader = self.connection.sql(f"SELECT {', '.join(schema.names)} FROM {table}").to_arrow_reader(PART_ROWS)
-        part, waiting, rows = 0, [], 0
-        for batch in reader:  # batches differ in length between machines, parts do not
-            waiting.append(batch)
-            rows += batch.num_rows
-            while rows >= PART_ROWS:
-                whole = pa.Table.from_batches(waiting)
-                self.draft.write_part(table, whole.slice(0, PART_ROWS), part)
-                waiting, rows, part = whole.slice(PART_ROWS).to_batches(), rows - PART_ROWS, part + 1
-        if rows or part == 0:
-            self.draft.write_part(table, pa.Table.from_batches(waiting, schema=reader.schema), part)
+        """Write a staged table, in the order of the source."""
+        rows = self.connection.sql(f"SELECT {', '.join(ALL_TABLES[table].names)} FROM {table}")
+        self.draft.write_stream(table, rows.to_arrow_reader(PART_ROWS))
 
     def _count(self, reason: str, rows: int, example: str) -> None:
         self.draft.leave_out(reason, rows)

@@ -14,7 +14,8 @@ from lang1.records.schema import CODED
 from lang1.records.store import quoted
 
 _TIME_PARTS = ("%H", "%I", "%c", "%X", "%M")
-_OFFSET = r"[0-9]{2}:?[0-9]{2}(:[0-9.]+)? ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
+# A time of day with a UTC offset at its end.
+OFFSET = r"[0-9]{2}:?[0-9]{2}(:[0-9.]+)? ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _DATE = r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
 
 
@@ -131,7 +132,7 @@ def _strptime(column: str, formats: list[str]) -> str:
 
 def _iso(connection: duckdb.DuckDBPyConnection, table: str, column: str, mapped: TableMap, mapping: TablesMap) -> str:
     """ISO 8601, with a UTC offset only where the mapping says which zone's local time is wanted."""
-    offset = f"regexp_matches({column}, '{_OFFSET}')"
+    offset = f"regexp_matches({column}, '{OFFSET}')"
     if mapping.time_zone is None:
         found = connection.execute(
             f"SELECT _file, _row, {column} FROM raw WHERE {offset} ORDER BY 1, 2 LIMIT 1"
