@@ -1,0 +1,191 @@
+"""Task cards: everything that defines a task and can be edited without touching code (``cards/TASK.yaml``)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from lang1.common.errors import SettingsError
+from lang1.common.settings import Settings, read_yaml, validate_settings
+from lang1.remede.settings import TASKS
+from lang1.text.questions import render_question
+
+CARDS = Path(__file__).parent / "cards"
+
+
+class Prediction(Settings):
+    """When the task is asked.
+
+    Attributes:
+        earliest: a note that was available before this moment is read at it.
+        in_hospital: the patient must be alive and in hospital then; otherwise the row is left out, counted.
+        latest_hours_after_discharge: notes that became available later are too late; null for no limit.
+        words: the rule for a reader.
+    """
+
+    earliest: Literal["admission", "discharge"]
+    in_hospital: bool
+    latest_hours_after_discharge: int | None = Field(default=None, ge=0)
+    words: str
+
+
+class Exclusions(Settings):
+    """Index stays that the task does not ask about; departments match by a word in their name, case ignored."""
+
+    dispositions: tuple[str, ...] = ()
+    departments: tuple[str, ...] = ()
+
+
+class Censoring(Settings):
+    """Which stays lie far enough inside the complete data to count, whatever happened.
+
+    Attributes:
+        anchor: the moment from which ``observation_days`` are counted.
+        tables: whose completeness is asked; the first must be declared, the others count where they are.
+        observation_days: days after the anchor that must be complete.
+        open_stay_allowance_days: days more where the extract was cut by discharge time.
+        words: the rule for a reader.
+    """
+
+    anchor: Literal["admission", "discharge"]
+    tables: tuple[Literal["encounters", "diagnoses", "claims"], ...] = Field(min_length=1)
+    observation_days: int = Field(ge=0)
+    open_stay_allowance_days: int = Field(default=0, ge=0)
+    words: str
+
+
+class OptionForms(Settings):
+    """How the options of refitted bins read: ``{low}`` and ``{high}`` are the bounds, both included."""
+
+    range: str
+    single: str
+    last: str
+
+    def texts(self, cut_points: Sequence[int]) -> tuple[str, ...]:
+        """The option texts of integer bins whose upper bounds are ``cut_points``."""
+        lows = [0, *(point + 1 for point in cut_points[:-1])]
+        texts = [
+            (self.single if low == high else self.range).format(low=low, high=high)
+            for low, high in zip(lows, cut_points, strict=True)
+        ]
+        return (*texts, self.last.format(high=cut_points[-1]))
+
+
+class Card(Settings):
+    """One task: its question, label rule, prediction time, exclusions, censoring and caveats.
+
+    Attributes:
+        note_type: the type of the note that is read (``records/schema.py``).
+        note_signed: only signed notes count, from the moment of signing.
+        question_template: a name in ``text.questions.QUESTIONS``.
+        options: class names in class order.
+        cut_points: for binned tasks, the upper bounds (included) of all classes but the last.
+        quantiles: where cut-points fall when they are fitted.
+        horizon_days: length of the outcome window after the index, where it has one.
+        constants: numbers that only this task's rule knows (``remede/tasks/TASK.py`` names them).
+        fields_known_at: structured fields that a baseline may read at the prediction time.
+        fields_left_out: prefixes of fields that would give the answer away.
+    """
+
+    task: str
+    title: str
+    kind: Literal["binary", "multiclass"]
+    definition: str
+    note_type: str
+    note_signed: bool = False
+    question_template: str
+    options: tuple[str, ...] = Field(min_length=2)
+    option_forms: OptionForms | None = None
+    cut_points: tuple[int, ...] | None = None
+    quantiles: tuple[float, ...] | None = None
+    horizon_days: int | None = Field(default=None, ge=1)
+    prediction: Prediction
+    exclusions: Exclusions = Exclusions()
+    censoring: Censoring
+    constants: dict[str, Any] = {}
+    fields_known_at: tuple[Literal["admission", "discharge"], ...] = ("admission",)
+    fields_left_out: tuple[str, ...] = ()
+    label_source: str
+    caveats: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        cuts = self.cut_points
+        if self.kind == "binary" and (len(self.options) != 2 or cuts is not None):
+            raise ValueError("a binary task has two options and no cut_points")
+        if cuts is not None:
+            if any(b <= a for a, b in itertools.pairwise(cuts)) or not cuts or cuts[0] < 0:
+                raise ValueError(f"cut_points {list(cuts)} must rise from 0 or more")
+            if len(self.options) != len(cuts) + 1:
+                raise ValueError(
+                    f"{len(cuts)} cut_points make {len(cuts) + 1} classes, {len(self.options)} options given"
+                )
+        return self
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.options)
+
+    def question(self) -> str:
+        """The rendered question with its lettered options."""
+        return render_question(self.question_template, self.options)
+
+    def with_cut_points(self, cut_points: Sequence[int], options: Sequence[str] | None = None) -> Card:
+        """The same card with other bins.
+
+        Raises:
+            SettingsError: the card has no words for such options.
+        """
+        if options is None:
+            if self.option_forms is None:
+                raise SettingsError(f"{self.task}: the card has no option_forms, so its bins cannot be refitted.")
+            options = self.option_forms.texts(cut_points)
+        values = self.model_dump(mode="json") | {"cut_points": list(cut_points), "options": list(options)}
+        return validate_settings(Card, values, f"{self.task}.yaml")
+
+
+def load_card(task: str, card_dir: Path | None = None, edits: Mapping[str, Any] | None = None) -> Card:
+    """The shipped card of a task, edited by ``card_dir/TASK.yaml`` and then by ``edits``, field by field.
+
+    Raises:
+        SettingsError: an unknown task or field, or a value that the field cannot take.
+    """
+    if task not in TASKS:
+        raise SettingsError(f"unknown task '{task}'; tasks are {', '.join(TASKS)}.")
+    values, source = read_yaml(CARDS / f"{task}.yaml"), f"cards/{task}.yaml"
+    own = card_dir / f"{task}.yaml" if card_dir is not None else None
+    if own is not None and own.exists():
+        values, source = _merged(values, read_yaml(own)), str(own)
+    if edits:
+        values, source = _merged(values, edits), f"cards.{task}"
+    card = validate_settings(Card, values, source)
+    if card.task != task:
+        raise SettingsError(f"{source}: 'task' is '{card.task}', expected '{task}'.")
+    return card
+
+
+def read_card(file: Path) -> Card:
+    """A card as a benchmark folder keeps it."""
+    return validate_settings(Card, read_yaml(file), str(file))
+
+
+def write_card(file: Path, card: Card) -> None:
+    """Write a card, all fields, in the order of the class."""
+    text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    file.write_text(text, encoding="utf-8")
+
+
+def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in top.items():
+        inner = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        result[key] = _merged(inner, value) if both else value  # type: ignore[arg-type]
+    return result
