@@ -157,7 +157,7 @@ def make_results(seed: int = 7) -> dict[str, Any]:
             {"level": "warn", "text": "In-hospital death has 98 outcomes in test; intervals under 100 are wide."},
             {
                 "level": "info",
-                "text": "Comorbidity: class “above 7” has 12 cases in test and is left out of the macro.",
+                "text": "Comorbidity: class “above 7” has under 20 cases in test and is left out of the macro.",
             },
         ],
     }
@@ -208,7 +208,7 @@ def _score(
         value, error = float(np.mean(aurocs)), float(np.mean(errors))
         flat = model == "prevalence"
         found[f"{model}|{regime}"] = (value, error)
-        note = "class “above 7” left out (12 cases)" if name == "comorbidity" else None
+        note = "class “above 7” left out (under 20 cases)" if len(kept) < classes > 2 else None
         rows.append(
             {**row, "metric": "auroc", "value": value, "note": note}
             | {
@@ -278,7 +278,7 @@ def _curves(
         figures["option_mass"] = 0.998 if regime == "joint" else 0.31
     for metric, value in figures.items():
         ends = metric not in ("prevalence", "option_mass", "log_loss") and value is not None
-        low, high = (value * 0.9, value * 1.1) if ends and value is not None else (None, None)
+        low, high = sorted((value * 0.9, value * 1.1)) if ends and value is not None else (None, None)
         rows.append({**row, "metric": metric, "value": value, "low": low, "high": high, "note": None})
 
 

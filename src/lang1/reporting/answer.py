@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lang1.reporting import words
 from lang1.reporting.index import Entry, Index
 from lang1.reporting.numbers import count, fixed, join, percent, plural, signed, signed_with_interval, with_interval
 from lang1.reporting.schema import Row, Task
@@ -65,64 +66,69 @@ def answer(index: Index) -> list[str]:
     scored = [(t, r) for t in index.tasks if (r := index.auroc(t, index.primary)) is not None and r.value is not None]
     if not scored:
         return [f"The results hold no AUROC of the specialist {index.primary.label}, so they answer nothing yet."]
-    sentences = [_tested(index, index.primary, [row for _, row in scored]), _reached(scored)]
+    sentences = [_tested(index, index.primary, scored)]
     sentences += [_compared(versus, comparisons(index, versus)) for versus in peers(index)]
     share = _attained(index, index.primary)
     return [*sentences, share] if share else sentences
 
 
-def _tested(index: Index, primary: Entry, rows: Sequence[Row]) -> str:
-    low, high = min(r.n or 0 for r in rows), max(r.n or 0 for r in rows)
+def _tested(index: Index, primary: Entry, scored: Sequence[tuple[Task, Row]]) -> str:
+    sizes = [row.n or 0 for _, row in scored]
+    low, high = min(sizes), max(sizes)
     number = "" if high == 0 else f"{count(high)} " if low in (0, high) else f"{count(low)} to {count(high)} "
     kinds = {d.real for d in index.results.data if d.patients is not None or d.encounters is not None}
     kind = {frozenset({True}): "real ", frozenset({False}): "simulated "}.get(frozenset(kinds), "")
     period = join([d.period for d in index.results.data if d.period])
-    each = " a task" if low != high else ""
-    where = f"{number}held-out {kind}admissions{each}{f' from {period}' if period else ''}"
-    return f"On {where}, the specialist {primary.label} {_verb(len(rows))}."
-
-
-def _verb(tasks: int) -> str:
-    return "answered one question" if tasks == 1 else f"answered {tasks} questions"
-
-
-def _reached(scored: Sequence[tuple[Task, Row]]) -> str:
+    where = f"{number}held-out {kind}admissions{' a task' if low != high else ''}{f' from {period}' if period else ''}"
+    who = f"{primary.name} ({words.REGIME_WORDS[primary.regime]}) answers {_questions(len(scored))}"
     if len(scored) == 1:
         row = scored[0][1]
-        return f"Its AUROC is {with_interval(row.value, row.low, row.high)}, where 0.5 is guessing and 1 is perfect."
-    (low_task, low), (high_task, high) = (pick(scored, key=lambda s: s[1].value or 0.0) for pick in (min, max))
-    return (
-        f"Its AUROC runs from {fixed(low.value)} ({low_task.title}) to {fixed(high.value)} ({high_task.title}), "
-        "where 0.5 is guessing and 1 is perfect."
-    )
+        span = with_interval(row.value, row.low, row.high)
+    else:
+        span = _span([(task, row.value, fixed(row.value)) for task, row in scored])
+    return f"On {where}, {who} with an AUROC of {span}; 0.5 is guessing and 1 is perfect."
+
+
+def _questions(number: int) -> str:
+    return "one question" if number == 1 else f"{number} questions"
+
+
+def _span(found: Sequence[tuple[Task, float | None, str]]) -> str:
+    """From the lowest to the highest, each with its task."""
+    ordered = sorted(found, key=lambda item: item[1] or 0.0)
+    (low_task, _, low), (high_task, _, high) = ordered[0], ordered[-1]
+    return f"{low} ({low_task.title}) to {high} ({high_task.title})"
 
 
 def _compared(versus: Entry, found: Sequence[Comparison]) -> str:
+    """What the paired intervals decide between the specialist and one other competitor."""
     name = "itself before finetuning (zero-shot)" if versus.role == "self" else versus.label
-    if len(found) == 1:
-        row, decided = found[0].row, found[0].verdict
+    known = [c for c in found if c.verdict != UNKNOWN]
+    if not known:
+        return f"The difference to {name} has no interval, so it decides nothing."
+    if len(known) == 1:
+        row, decided = known[0].row, known[0].verdict
+        only = "" if len(found) == 1 else f" ({known[0].task.title} only)"
         difference = signed_with_interval(row.value, row.low, row.high) if row is not None else ""
-        ending = "which does not decide it" if decided == UNDECIDED else f"so it is {decided}"
-        return f"The difference in AUROC to {name} is {difference}{f', {ending}' if decided != UNKNOWN else ''}."
-    groups = [(v, [c for c in found if c.verdict == v]) for v in (AHEAD, UNDECIDED, BEHIND, UNKNOWN)]
+        return f"Compared with {name}{only}, the difference in AUROC is {difference}: {decided}."
+    some = "" if len(known) == len(found) else f" ({len(known)} of {len(found)} tasks)"
+    groups = [(v, [c for c in known if c.verdict == v]) for v in (AHEAD, UNDECIDED, BEHIND)]
     groups = [(v, group) for v, group in groups if group]
-    if len(groups) == 1 and groups[0][0] != UNKNOWN:
-        values = [c.row.value for c in found if c.row is not None and c.row.value is not None]
-        span = f" (differences in AUROC {signed(min(values))} to {signed(max(values))})"
-        return f"Against {name} it is {groups[0][0]} on all {len(found)} tasks{span}."
+    if len(groups) == 1:
+        values = [c.row.value for c in known if c.row is not None and c.row.value is not None]
+        span = f" (differences {signed(min(values))} to {signed(max(values))})"
+        return f"Compared with {name}{some} it is {groups[0][0]} on all {len(known)}{span}."
     parts = [f"{v} on {len(group)} ({join([c.task.title for c in group])})" for v, group in groups]
-    return f"Against {name} it is {join(parts)}."
+    return f"Compared with {name}{some} it is {join(parts)}."
 
 
 def _attained(index: Index, primary: Entry) -> str:
     found = [(t, r) for t in index.tasks if (r := index.row(t, primary, "attained_share")) and r.value is not None]
     if not found:
         return ""
-    if len(found) == 1:
-        span = percent(found[0][1].value)
-    else:
-        (low_task, low), (high_task, high) = (pick(found, key=lambda s: s[1].value or 0.0) for pick in (min, max))
-        span = f"{percent(low.value)} ({low_task.title}) to {percent(high.value)} ({high_task.title})"
-    return (
-        f"Of the way from guessing to the best that any model could do with these notes (the oracle), it goes {span}."
+    span = (
+        percent(found[0][1].value)
+        if len(found) == 1
+        else _span([(task, row.value, percent(row.value)) for task, row in found])
     )
+    return f"Of the way from guessing to the best that any model could do with these notes, it goes {span}."

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
 
-from lang1.reporting import plots
+from lang1.reporting import plots, words
 from lang1.reporting.index import Entry, Index
 from lang1.reporting.numbers import compact, fixed, percent
 from lang1.reporting.plots import Axes, Line, dash_of, role_of
@@ -68,16 +69,21 @@ def _roc(index: Index, uid: str, title: str, found: list[Curve]) -> Markup:
     if not found:
         return Markup("")
     lines = [Line(e.label, plots.known(c.x, c.y), role_of(e), dash_of(e)) for e, c in _back_to_front(index, found)]
-    one = lambda v: fixed(v, 1)  # noqa: E731
-    axes = Axes((0, 1), (0, 1), "False positive rate", "True positive rate", one, one, diagonal=True)
+    axes = Axes((0, 1), (0, 1), "False positive rate", "True positive rate", _one, _one, diagonal=True)
     return plots.panel(uid, f"ROC curves: {title}", lines, axes)
 
 
+def _one(value: float) -> str:
+    return fixed(value, 1)
+
+
 def _calibration(index: Index, uid: str, title: str, found: list[Curve]) -> tuple[Markup, str]:
-    """The axis follows trained models and the oracle; what lies outside it is counted beneath."""
+    """Without the checks (note length and the like). The axis follows trained models and the oracle; what lies outside
+    it is counted beneath."""
     if not found:
         return Markup(""), ""
-    pairs = [(e, c, plots.known(c.x, c.y)) for e, c in _back_to_front(index, found)]
+    weak = {e.key for e in index.by_role("baseline") if words.is_check(e.model)}
+    pairs = [(e, c, plots.known(c.x, c.y)) for e, c in _back_to_front(index, found) if e.key not in weak]
     leading = [p for e, _, points in pairs if e.role in ("specialist", "oracle", "baseline") for p in points]
     most = max((v for p in leading or [p for _, _, points in pairs for p in points] for v in p), default=1.0)
     limit = next((cut for cut in LIMITS if most <= cut), 1.0)
@@ -87,7 +93,8 @@ def _calibration(index: Index, uid: str, title: str, found: list[Curve]) -> tupl
         if gone:
             outside.append(f"{entry.short}: {gone} of {len(points)}")
         counts = [n for n, p in zip(curve.n or [], zip(curve.x, curve.y, strict=True), strict=False) if p in inside]
-        lines.append(Line(entry.label, inside, role_of(entry), dash_of(entry), plots.radii(counts, len(inside))))
+        sizes = None if entry.role in ("baseline", "oracle") else plots.radii(counts, len(inside))
+        lines.append(Line(entry.label, inside, role_of(entry), dash_of(entry), sizes))
     axes = Axes((0, limit), (0, limit), "Stated risk", "Observed share", percent, percent, diagonal=True)
     note = f"Points outside the axis: {'; '.join(outside)}." if outside else ""
     return plots.panel(uid, f"Calibration: {title}", lines, axes), note
@@ -106,7 +113,7 @@ def learning(curves: list[Learning], tasks: list[Task]) -> list[dict[str, Any]]:
         lines = []
         for k, (part, curve) in enumerate(parts):
             name = titles.get(part, part.replace("_", " "))
-            name = ", ".join(x for x in (curve.run if len(runs) > 1 or not name else "", name) if x)
+            name = ", ".join(x for x in (curve.run if len(runs) > 1 else "", name) if x) or "training"
             points = plots.known(curve.x, curve.y)
             style = SERIES[k % len(SERIES)]
             end = name if len(parts) > 1 else ""
@@ -124,15 +131,22 @@ def _panel(uid: str, stage: str, metric: str, unit: str, lines: list[Line]) -> M
     pad = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
     title = METRIC_TITLES.get(metric, metric.replace("_", " "))
     digits = 2 if high - low < 1.5 else 1
-    text = (lambda v: fixed(v, digits)) if high < 100 else compact
+    text = partial(fixed, digits=digits) if high < 100 else compact
     axes = Axes(
-        (0, max(x for x, _ in points)), (low - pad, high + pad), unit.capitalize(), title, compact, text, width=400
+        (0, max(x for x, _ in points)),
+        (low - pad, high + pad),
+        unit.capitalize(),
+        title,
+        compact,
+        text,
+        width=400,
+        height=236,
     )
     return plots.panel(uid, f"{stage} {title} over {unit}".strip(), lines, axes)
 
 
 METRIC_TITLES = {
-    "loss": "Training loss",
+    "loss": "Loss",
     "train_loss": "Training loss",
     "val_loss": "Validation loss",
     "val_auroc": "Validation AUROC",

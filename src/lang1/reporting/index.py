@@ -31,6 +31,11 @@ class Entry:
     seed: int | None = None
 
     @property
+    def name(self) -> str:
+        """The model without its regime; generalists may be named by their folder, of which the last part stays."""
+        return re.split(r"[/\\]", self.model.rstrip("/\\"))[-1]
+
+    @property
     def key(self) -> str:
         """As ``versus`` writes it."""
         return f"{self.model}|{self.regime}"
@@ -91,7 +96,7 @@ class Index:
         for curve in self.results.curves:
             if not any((curve.model, curve.regime) == pair[:2] for pair in pairs):
                 pairs[curve.model, curve.regime, None] = None
-        own = {model for model, regime, _ in pairs if regime in ("finetuned", "joint")} or {m for m, _, _ in pairs}
+        own = {model for model, regime, _ in pairs if regime in ("finetuned", "joint")}
         made = [_entry(model, regime, seed, model in own) for model, regime, seed in pairs]
         made.sort(key=lambda e: (_ROLES.index(e.role), words.baseline_rank(e.model) if e.role == "baseline" else 0))
         return _distinct_markers(made)
@@ -203,7 +208,7 @@ def _entry(model: str, regime: str, seed: int | None, own: bool) -> Entry:
             return Entry(model, regime, "baseline", model + tail, _shorten(model), "cross", "baseline", seed)
         title, short, marker, about = known
         return Entry(model, regime, "baseline", title + tail, short, marker, about, seed)
-    name = re.sub(r"^.*[/\\](?=[^/\\])", "", model)  # generalists may be named by their folder
+    name = Entry(model, regime, "", "", "", "", "").name
     label = f"{name}, {words.REGIME_WORDS.get(regime, regime)}{tail}"
     short = _shorten(f"{name}, {'joint' if regime == 'joint' else regime}{tail}")
     if regime in ("finetuned", "joint"):

@@ -27,8 +27,11 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
-    """``0.790–0.833``; with "to" where a bound is negative, since a dash would read as a sign. Empty if unknown."""
-    if low is None or high is None:
+    """``0.790–0.833``; with "to" where a bound is negative, since a dash would read as a sign.
+
+    Empty where it is unknown or a single point (a constant has no spread to show).
+    """
+    if low is None or high is None or low == high:
         return ""
     joint = " to " if low < 0 or high < 0 else DASH
     return f"{fixed(low, digits)}{joint}{fixed(high, digits)}"
@@ -61,8 +64,8 @@ def percent(share: float | None) -> str:
 
 
 def percent_interval(low: float | None, high: float | None) -> str:
-    """``58–68 %``. Empty if unknown."""
-    if low is None or high is None:
+    """``58–68 %``. Empty if unknown or a single point."""
+    if low is None or high is None or low == high:
         return ""
     joint = " to " if low < 0 else DASH
     return f"{fixed(100 * low, 0)}{joint}{fixed(100 * high, 0)}{THIN}%"

@@ -57,16 +57,18 @@ def line_swatch(role: str, dash: str) -> Markup:
 
 def forest(uid: str, title: str, dots: Sequence[Dot], low: float, high: float, metric: str = "AUROC") -> Markup:
     """A forest plot: one line a competitor, its value, its interval, the chance line and the oracle's line."""
-    pitch, top, left, right, width = 25.0, 10.0, 146.0, 348.0, 400.0
+    pitch, top, left, right, width = 25.0, 8.0, 158.0, 352.0, 400.0
     bottom = top + pitch * len(dots)
     x = Scale(low, high, left, right)
     said = "; ".join(f"{d.label} {d.text}" for d in dots)
     drawing = Drawing(width, bottom + 30, uid, f"{title}: {metric} with 95 % intervals", said)
     for value in svg.ticks(low, high, 4):
         drawing.add(
-            svg.line(x(value), top, x(value), bottom, "chance" if abs(value - 0.5) < 1e-9 else "grid"),
+            svg.line(x(value), top, x(value), bottom, "grid"),
             svg.label(fixed(value, 1), x(value), bottom + 15, "t tick", "middle"),
         )
+    if low < 0.5 < high:
+        drawing.add(svg.line(x(0.5), top, x(0.5), bottom, "chance"))
     for dot in dots:
         if dot.role == "r-oracle":
             drawing.add(svg.line(x(dot.value), top, x(dot.value), bottom, "ceiling"))
@@ -85,7 +87,7 @@ def forest(uid: str, title: str, dots: Sequence[Dot], low: float, high: float, m
 
 def strip(uid: str, title: str, dots: Sequence[Dot], low: float, high: float) -> Markup:
     """Several competitors on one short line, for a table cell."""
-    width, height = 220.0, 26.0
+    width, height = 172.0, 26.0
     x = Scale(low, high, 8, width - 8)
     said = "; ".join(f"{d.label} {d.text}" for d in dots)
     drawing = Drawing(width, height, uid, title, said)
@@ -100,16 +102,20 @@ def strip(uid: str, title: str, dots: Sequence[Dot], low: float, high: float) ->
     return drawing.render("plot strip")
 
 
-def difference(uid: str, title: str, value: float, low: float | None, high: float | None, reach: float) -> Markup:
-    """A paired difference around 0, for a table cell; the axis runs from −reach to +reach."""
-    width, height = 180.0, 22.0
-    x = Scale(-reach, reach, 6, width - 6)
-    drawing = Drawing(width, height, uid, title, f"{fixed(value)}, axis from {fixed(-reach, 2)} to {fixed(reach, 2)}")
+def difference(
+    uid: str, title: str, value: float, low: float | None, high: float | None, axis: tuple[float, float]
+) -> Markup:
+    """A paired difference for a table cell; ``axis`` holds 0 and is the same for every row of the table."""
+    width, height = 250.0, 22.0
+    x = Scale(*axis, 6, width - 6)
+    drawing = Drawing(
+        width, height, uid, title, f"{fixed(value)}, axis from {fixed(axis[0], 2)} to {fixed(axis[1], 2)}"
+    )
     drawing.add(svg.line(6, height / 2, width - 6, height / 2, "rail"), svg.line(x(0), 1, x(0), height - 1, "zero"))
     shapes = Markup("")
     if low is not None and high is not None:
-        shapes += svg.line(x(max(low, -reach)), height / 2, x(min(high, reach)), height / 2, "whisker thick")
-    shapes += svg.marker("circle", x(min(max(value, -reach), reach)), height / 2, "mark", 4.5)
+        shapes += svg.line(x(low), height / 2, x(high), height / 2, "whisker thick")
+    shapes += svg.marker("circle", x(value), height / 2, "mark", 4.5)
     drawing.add(svg.tag("g", shapes, class_="r-specialist"))
     return drawing.render("plot strip")
 
@@ -137,14 +143,14 @@ class Axes:
     x_text: Callable[[float], str] = compact
     y_text: Callable[[float], str] = compact
     diagonal: bool = False
-    width: float = 264.0
-    height: float = 244.0
+    width: float = 212.0
+    height: float = 212.0
 
 
 def panel(uid: str, title: str, lines: Sequence[Line], axes: Axes) -> Markup:
     """A panel of curves on common axes. The last line is drawn on top."""
     tail = max((svg.text_width(line.end, 11) + 8 for line in lines if line.end), default=10.0)
-    left, right, top, bottom = 44.0, axes.width - tail, 20.0, axes.height - 38
+    left, right, top, bottom = 40.0, axes.width - tail, 22.0, axes.height - 36
     x, y = Scale(*axes.x, left, right), Scale(*axes.y, bottom, top)
     said = f"{axes.y_title} against {axes.x_title} of " + ", ".join(line.label for line in lines)
     drawing = Drawing(axes.width, axes.height, uid, title, said)

@@ -68,6 +68,7 @@ def _values(index: Index) -> dict[str, Any]:
         "main_table": [group for group in views.main_table(index) if group.lines],
         "heads": views.task_heads(index),
         "has_oracle": bool(index.by_role("oracle")),
+        "same_rows": _same_rows(index),
         "footnotes": views.footnotes(index),
         "forests": figures.forests(index),
         "paired": [
@@ -102,6 +103,12 @@ def _values(index: Index) -> dict[str, Any]:
         "glossary": words.GLOSSARY,
         "settings": [(step, views.flat(found)) for step, found in r.settings.items()],
     }
+
+
+def _same_rows(index: Index) -> bool:
+    """Whether every competitor's AUROC of a task counts equally many rows."""
+    sizes = [{r.n for e in index.entries if (r := index.auroc(task, e)) is not None} for task in index.tasks]
+    return all(len(found) == 1 and None not in found for found in sizes)
 
 
 def _facts(data: Data) -> list[tuple[str, str]]:
@@ -161,7 +168,7 @@ def _contents(values: dict[str, Any], results: Results) -> list[tuple[str, str, 
         ("metrics", "Other measures", values["metrics"]["groups"]),
         ("splits", "Other periods", values["splits"]["groups"]),
         ("strata", "Subgroups", values["strata"]),
-        ("shares", "Outcome shares", values["shares"]),
+        ("shares", "Outcome shares", values["shares"]["groups"]),
         ("attrition", "Attrition", values["attrition"]),
         ("learning", "Learning curves", values["learning"]),
         ("cost", "Cost", values["costs"]),

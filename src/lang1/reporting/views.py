@@ -49,6 +49,7 @@ class Line:
     role: str = ""
     swatch: Markup = field(default_factory=Markup)
     about: str = ""
+    brief: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ class Group:
 
 def head(index: Index, entry: Entry, cells: Sequence[Cell]) -> Line:
     """A table row of a competitor."""
-    return Line(entry.label, cells, role_of(entry), plots.swatch(role_of(entry), entry.marker), entry.about)
+    return Line(
+        entry.label, cells, role_of(entry), plots.swatch(role_of(entry), entry.marker), entry.about, entry.short
+    )
 
 
 def _figure(row: Row | None, digits: int = 3) -> Cell:
@@ -182,14 +185,14 @@ def paired_table(index: Index) -> list[dict[str, Any]]:
     """Paired differences in AUROC of every specialist, task by task, with a small plot each."""
     made: list[dict[str, Any]] = []
     rows = [(t, e, r) for e in index.by_role("specialist") for t in index.tasks for r in index.paired(t, e)]
-    ends = [abs(v) for _, _, r in rows for v in (r.value, r.low, r.high) if v is not None]
-    reach = max([0.05, *ends]) * 1.05
+    ends = [v for _, _, r in rows for v in (r.value, r.low, r.high) if v is not None]
+    axis = (min([-0.05, *ends]) * 1.05, max([0.05, *ends]) * 1.05)
     for place, (task, entry, row) in enumerate(rows):
         other = index.entry(row.versus or "")
         decided = verdict(row)
         title = f"{task.title}: {entry.label} minus {other.label}"
         plot = (
-            plots.difference(f"pair-{place}", title, row.value, row.low, row.high, reach)
+            plots.difference(f"pair-{place}", title, row.value, row.low, row.high, axis)
             if row.value is not None
             else Markup("")
         )
@@ -199,6 +202,7 @@ def paired_table(index: Index) -> list[dict[str, Any]]:
                 "first": not made or made[-1]["task"] != task.title or made[-1]["entry"] != entry.label,
                 "entry": entry.label,
                 "versus": other.label,
+                "brief": other.short,
                 "value": signed(row.value),
                 "interval": signed_interval(row.low, row.high),
                 "p": p_value(row.note),
@@ -321,17 +325,15 @@ def strata_table(index: Index) -> list[Line]:
     ]
 
 
-def shares_table(index: Index) -> list[Group]:
-    """How often each class occurs, split by split."""
+def shares_table(index: Index) -> dict[str, Any]:
+    """How often each class occurs, split by split, task by task."""
+    splits = sorted({share.split for share in index.results.shares}, key=words.split_rank)
     groups = []
     for task in index.tasks:
-        mine = [share for share in index.results.shares if share.task == task.task]
-        if not mine:
-            continue
-        splits = sorted({share.split for share in mine}, key=words.split_rank)
         by_class: dict[str, dict[str, Share]] = {}
-        for share in mine:
-            by_class.setdefault(share.class_ or share.label or "", {})[share.split] = share
+        for share in index.results.shares:
+            if share.task == task.task:
+                by_class.setdefault(share.class_ or share.label or "", {})[share.split] = share
         lines = [
             Line(
                 index.class_title(task, name),
@@ -342,8 +344,9 @@ def shares_table(index: Index) -> list[Group]:
             )
             for name, found in by_class.items()
         ]
-        groups.append(Group(task.title, lines, columns=[words.split_title(s) for s in splits]))
-    return groups
+        if lines:
+            groups.append(Group(task.title, lines))
+    return {"columns": [words.split_title(s) for s in splits], "groups": groups}
 
 
 def attrition_table(index: Index) -> list[Group]:

@@ -13,7 +13,7 @@ BASELINES: dict[str, tuple[str, str, str, str]] = {
         "counts the words of the same note; the classic, cheap and strong text baseline",
     ),
     "gbm-structured": (
-        "Gradient boosting, structured fields",
+        "Gradient boosting on structured fields",
         "Gradient boosting",
         "diamond",
         "boosted trees on the structured fields known at prediction time; the strong peer without text",
@@ -63,6 +63,11 @@ def baseline_rank(model: str) -> int:
     known = baseline(model)
     order = list(BASELINES.values())
     return order.index(known) if known is not None else 2
+
+
+def is_check(model: str) -> bool:
+    """Whether a baseline is there as a check (metadata, note length, prevalence) and not as a peer."""
+    return baseline(model) in (BASELINES["metadata"], BASELINES["note-length"], BASELINES["prevalence"])
 
 
 REGIME_WORDS = {
@@ -124,7 +129,7 @@ def metric_words(metric: str) -> MetricWords:
 
 
 NOTE_TYPES = {
-    "history_and_physical": "history and physical (admission note)",
+    "history_and_physical": "admission note (H&P)",
     "discharge_summary": "discharge note",
     "progress": "progress note",
     "emergency": "emergency note",
