@@ -175,9 +175,10 @@ def _tokenizer(
 
 def _required(benchmark: Benchmark | None) -> list[str]:
     """The texts whose words become single tokens: every question that will be asked, and the answers."""
-    questions = [render_question(name, ("No", "Yes")) for name in QUESTIONS]
     if benchmark is not None:
-        questions += list(benchmark.questions().values())
+        questions = list(benchmark.questions().values())
+    else:
+        questions = [render_question(name, ("No", "Yes")) for name in QUESTIONS]
     return [*questions, *(f"{ANSWER} {letter}" for letter in letters(_LETTERS))]
 
 
