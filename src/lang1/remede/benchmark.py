@@ -18,7 +18,7 @@ from lang1.common.artefact import Folder, Manifest, open_folder
 from lang1.common.errors import ArtefactError, InputError
 from lang1.records.store import Records
 from lang1.remede.card import Card, read_card
-from lang1.remede.cohort import literal
+from lang1.remede.cohort import literal, rows
 from lang1.remede.settings import SPLITS
 
 KIND = "benchmark"
@@ -254,9 +254,9 @@ def _check(folder: Folder, examples: pa.Table, cards: dict[str, Card], policy: s
             SELECT min(example_id) FROM examples GROUP BY patient_id
             HAVING count(DISTINCT CASE WHEN split IN ({held}) THEN 'test' ELSE split END) > 1"""
     for what, query in promises.items():
-        row = connection.execute(f"{query} ORDER BY 1 LIMIT 1").fetchone()
-        if row is not None:
-            raise ArtefactError(f"{folder.path} {what} (example '{row[0]}'); it was changed, so build it again.")
+        broken = rows(connection, f"{query} ORDER BY 1 LIMIT 1")
+        if broken:
+            raise ArtefactError(f"{folder.path} {what} (example '{broken[0][0]}'); it was changed, so build it again.")
     connection.close()
     if examples.num_rows != folder.manifest.counts.get("examples"):
         raise ArtefactError(f"{folder.path}: {EXAMPLES} and manifest.json differ in rows; build it again.")

@@ -18,7 +18,7 @@ from lang1.records.store import Records
 from lang1.remede import splits
 from lang1.remede.benchmark import CARDS, EXAMPLES, KIND, LEFT_OUT, SPLITS_FILE, Benchmark
 from lang1.remede.card import Card, load_card, write_card
-from lang1.remede.cohort import Facts, Ledger, Rule, Unsupported, label_sql, literal, prepare
+from lang1.remede.cohort import Facts, Ledger, Rule, Unsupported, label_sql, literal, prepare, rows
 from lang1.remede.settings import SPLITS, TASKS, BuildSettings, Calendar, check_path
 from lang1.remede.tasks import cohort
 
@@ -112,7 +112,8 @@ def _label_all(
             CREATE OR REPLACE TEMP TABLE examples AS
             SELECT * FROM examples UNION ALL BY NAME
             SELECT {literal(task + ":")} || encounter_id AS example_id, {literal(task)} AS task, encounter_id,
-                patient_id, subject_id, note_id, prediction_time, {splits.SPLIT} AS split, ({label_sql(card)})::INTEGER AS label,
+                patient_id, subject_id, note_id, prediction_time, {splits.SPLIT} AS split,
+                ({label_sql(card)})::INTEGER AS label,
                 index_time, horizon_end, draw{died}
             FROM remaining
         """)
@@ -140,11 +141,12 @@ def _fitted(card: Card, connection: duckdb.DuckDBPyConnection) -> Card:
             f"{card.task}: its labels are given as classes, so bins cannot be fitted; set fit_cut_points=false."
         )
     listed = ", ".join(str(q) for q in card.quantiles)
-    found = connection.execute(
-        f"SELECT quantile_disc(value, [{listed}]), max(value) FROM remaining WHERE {splits.SPLIT} = 'train'"
-    ).fetchone()
+    ((quantiles, largest),) = rows(
+        connection,
+        f"SELECT quantile_disc(value, [{listed}]), max(value) FROM remaining WHERE {splits.SPLIT} = 'train'",
+    )
     # A bound at the largest value would leave the class above it empty.
-    bounds = sorted({int(value) for value in found[0] if int(value) < found[1]}) if found and found[0] else []
+    bounds = sorted({int(value) for value in quantiles or () if int(value) < largest})
     if not bounds:
         raise InputError(f"{card.task}: no two values in the train split to fit bins on; set fit_cut_points=false.")
     return card.with_cut_points(bounds)
@@ -187,24 +189,24 @@ def _write(
         "SELECT patient_id, subject_id, fold FROM folds ORDER BY patient_id"
     ).to_arrow_table()
     pq.write_table(folds, draft.path / SPLITS_FILE, compression="zstd")
-    rules = pa.table(
+    ledger_rules = pa.table(
         {key: [row[key] for row in ledger.rows] for key in ("task", "order", "rule")},
         schema=pa.schema({"task": pa.string(), "order": pa.int32(), "rule": pa.string()}),
     )
-    connection.register("ledger_rules", rules)
+    connection.register("ledger_rules", ledger_rules)
     left_out = connection.sql(
         f'SELECT task, encounter_id, "order", rule FROM left_out JOIN ledger_rules USING (task, "order") '
         f'ORDER BY CASE task {order} END, "order", encounter_id'
     ).to_arrow_table()
     pq.write_table(left_out, draft.path / LEFT_OUT, compression="zstd")
-    held_out = connection.execute("SELECT patient_id FROM folds WHERE fold <> 'train'").fetchall()
+    held_out = rows(connection, "SELECT patient_id FROM folds WHERE fold <> 'train'")
     write_patient_hashes(draft.path, (row[0] for row in held_out))
     (draft.path / CARDS).mkdir()
     for task, card in built.items():
         write_card(draft.path / CARDS / f"{task}.yaml", card)
 
     ledger_rows = [row for row in ledger.rows if row["task"] in built]
-    by_split = connection.execute("SELECT task, split, count(*) FROM examples GROUP BY ALL").fetchall()
+    by_split = rows(connection, "SELECT task, split, count(*) FROM examples GROUP BY ALL")
     cut = splits.pretraining_cut(list(built), calendar)
     present = {split for _, split, _ in by_split}
     headline = next((s for s in ("test_newest", "test_older", "test") if s in present), "test")
@@ -231,18 +233,16 @@ def _write(
 def _shares(built: dict[str, Card], connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     counted = {
         (task, split, label): n
-        for task, split, label, n in connection.execute(
-            "SELECT task, split, label, count(*) FROM examples GROUP BY ALL"
-        ).fetchall()
+        for task, split, label, n in rows(connection, "SELECT task, split, label, count(*) FROM examples GROUP BY ALL")
     }
-    rows = []
+    shares = []
     for task, card in built.items():
         for split in SPLITS:
             total = sum(counted.get((task, split, label), 0) for label in range(card.classes))
             for label, text in enumerate(card.options if total else ()):
                 n = counted.get((task, split, label), 0)
-                rows.append({"task": task, "split": split, "class": label, "label": text, "n": n, "share": n / total})
-    return rows
+                shares.append({"task": task, "split": split, "class": label, "label": text, "n": n, "share": n / total})
+    return shares
 
 
 def _blocks(tasks: list[str], calendar: Calendar | None) -> dict[str, dict[str, list[str]]]:
@@ -259,9 +259,7 @@ def _died_without_return(connection: duckdb.DuckDBPyConnection) -> dict[str, int
     """By split: readmission examples labelled 0 whose patient died within the horizon."""
     if not _has(connection, "died_without_return", "examples"):
         return {}
-    found = dict(
-        connection.execute("SELECT split, count(*) FROM examples WHERE died_without_return GROUP BY split").fetchall()
-    )
+    found = dict(rows(connection, "SELECT split, count(*) FROM examples WHERE died_without_return GROUP BY split"))
     return {split: found[split] for split in SPLITS if split in found}
 
 
@@ -274,10 +272,8 @@ def _emptied(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _has(connection: duckdb.DuckDBPyConnection, column: str, table: str = "remaining") -> bool:
-    return column in [row[0] for row in connection.execute(f"SELECT * FROM {table} LIMIT 0").description]
+    return column in [name for name, *_ in rows(connection, f"DESCRIBE {table}")]
 
 
 def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
-    row = connection.execute(sql).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(rows(connection, sql)[0][0])

@@ -209,6 +209,11 @@ def censoring_rules(card: Card, facts: Facts) -> list[Rule]:
     return [Rule(words, f"{anchor} <= {literal(last.isoformat(sep=' '))}::TIMESTAMP")]
 
 
+def rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
+    """All rows of a query; a result that is not read to its end would block the connection."""
+    return list(connection.execute(sql).fetchall())
+
+
 def literal(text: str) -> str:
     """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
@@ -254,13 +259,12 @@ class Ledger:
         return sum(row["task"] == task for row in self.rows)
 
     def _count(self, card: Card, words: str) -> None:
-        counted = self.connection.execute(
+        ((kept, patients, outcomes),) = rows(
+            self.connection,
             f"SELECT count(*), count(DISTINCT patient_id), count(*) FILTER ({label_sql(card)} = {card.classes - 1}) "
-            "FROM remaining"
-        ).fetchone()
-        assert counted is not None
-        rows, patients, outcomes = (int(number) for number in counted)
+            "FROM remaining",
+        )
         order = self._next(card.task)
         self.rows.append(
-            {"task": card.task, "order": order, "rule": words, "rows": rows, "patients": patients, "outcomes": outcomes}
+            {"task": card.task, "order": order, "rule": words, "rows": kept, "patients": patients, "outcomes": outcomes}
         )

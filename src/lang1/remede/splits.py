@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lang1.common.identity import patient_hash, unit_hash
 from lang1.remede.card import Card
-from lang1.remede.cohort import Rule
+from lang1.remede.cohort import Rule, rows
 from lang1.remede.settings import Blocks, BuildSettings, Calendar, Fractions
 
 
@@ -20,7 +20,7 @@ def create_folds(connection: duckdb.DuckDBPyConnection, settings: BuildSettings)
     The fold follows from a hash of the patient's id and the salt alone, so it survives a new extract. ``draw`` orders
     patients for samples, by a hash of its own.
     """
-    ids = [row[0] for row in connection.execute("SELECT patient_id FROM patients ORDER BY patient_id").fetchall()]
+    ids = [row[0] for row in rows(connection, "SELECT patient_id FROM patients ORDER BY patient_id")]
     fractions = settings.fractions_of(None)
     apart = settings.policy == "patients-apart"
     table = pa.table(
@@ -120,7 +120,7 @@ def sampled(connection: duckdb.DuckDBPyConnection, most: dict[str, int]) -> None
 
 
 def _encounter_folds(connection: duckdb.DuckDBPyConnection, fractions: Fractions, salt: str) -> str:
-    ids = [row[0] for row in connection.execute("SELECT encounter_id FROM remaining ORDER BY 1").fetchall()]
+    ids = [row[0] for row in rows(connection, "SELECT encounter_id FROM remaining ORDER BY 1")]
     table = pa.table(
         {
             "encounter_id": pa.array(ids, pa.string()),

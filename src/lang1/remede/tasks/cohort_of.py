@@ -17,6 +17,7 @@ from lang1.remede.cohort import (
     literal,
     note_rules,
     prediction_time,
+    rows,
 )
 
 S = TypeVar("S", bound=Settings)
@@ -90,7 +91,7 @@ def need_rows(card: Card, facts: Facts, table: str) -> None:
     Raises:
         Unsupported: it has no rows.
     """
-    if facts.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None:
+    if not rows(facts.connection, f"SELECT 1 FROM {table} LIMIT 1"):
         raise Unsupported(f"{facts.records.path}: table '{table}' is empty, so task '{card.task}' has no outcome.")
 
 
@@ -114,8 +115,8 @@ def need_notes(card: Card, facts: Facts) -> None:
         Unsupported: there is none; names the types that there are.
     """
     asked = f"SELECT 1 FROM first_versions WHERE note_type = {literal(card.note_type)} LIMIT 1"
-    if facts.connection.execute(asked).fetchone() is None:
-        found = facts.connection.execute("SELECT DISTINCT note_type FROM first_versions ORDER BY 1").fetchall()
+    if not rows(facts.connection, asked):
+        found = rows(facts.connection, "SELECT DISTINCT note_type FROM first_versions ORDER BY 1")
         kinds = ", ".join(kind for (kind,) in found) or "none at all"
         raise Unsupported(
             f"{facts.records.path}: no usable note of type '{card.note_type}', which task '{card.task}' reads "

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from lang1.common.errors import InputError
 from lang1.remede.card import Card
-from lang1.remede.cohort import Facts, Rule, exclusion_rules, first_note, literal
+from lang1.remede.cohort import Facts, Rule, exclusion_rules, first_note, literal, rows
 from lang1.remede.tasks.cohort_of import Cohort
 
 
 def present(card: Card, facts: Facts) -> bool:
     """Whether the records give labels for the task."""
-    found = facts.connection.execute("SELECT 1 FROM given_labels WHERE task = ? LIMIT 1", [card.task]).fetchone()
-    return found is not None
+    return bool(rows(facts.connection, f"SELECT 1 FROM given_labels WHERE task = {literal(card.task)} LIMIT 1"))
 
 
 def cohort(card: Card, facts: Facts) -> Cohort:
@@ -32,15 +31,17 @@ def cohort(card: Card, facts: Facts) -> Cohort:
     """)
     # An option that reads as a number (comorbidity 0) means the same either way.
     sound = "value >= 0" if card.cut_points is not None else f"value IN ({', '.join(map(str, range(card.classes)))})"
-    wrong = facts.connection.execute(
+    wrong = rows(
+        facts.connection,
         f"SELECT encounter_id, said FROM given_values WHERE given_class IS NULL AND ({sound}) IS NOT TRUE "
-        "ORDER BY 1 LIMIT 1"
-    ).fetchone()
-    if wrong is not None:
+        "ORDER BY 1 LIMIT 1",
+    )
+    if wrong:
+        encounter, said = wrong[0]
         options = ", ".join(f"'{text}'" for text in card.options)
         number = "a number of 0 or more" if card.cut_points is not None else "the number of a class, from 0"
         raise InputError(
-            f"{facts.records.path}/given_labels: encounter '{wrong[0]}', task '{card.task}': value '{wrong[1]}' is not "
+            f"{facts.records.path}/given_labels: encounter '{encounter}', task '{card.task}': value '{said}' is not "
             f"a label; expected {number}, or one of {options}."
         )
     facts.connection.execute(f"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lang1.remede.card import Card
-from lang1.remede.cohort import Facts, Rule
+from lang1.remede.cohort import Facts, Rule, rows
 from lang1.remede.tasks.cohort_of import Cohort, NoConstants, constants, need_rows, stay_candidates, stay_cohort
 
 
@@ -18,9 +18,9 @@ def cohort(card: Card, facts: Facts) -> Cohort:
         FROM claims WHERE coverage_order = 1
         QUALIFY row_number() OVER (PARTITION BY encounter_id ORDER BY submitted_time NULLS LAST, claim_id) = 1
     """)
-    several = facts.connection.execute("SELECT count(*) FROM primary_claims WHERE primary_claims > 1").fetchone()
-    if several and several[0]:
-        facts.note(f"{several[0]} encounters have several primary claims; the first submitted counts.")
+    ((several,),) = rows(facts.connection, "SELECT count(*) FROM primary_claims WHERE primary_claims > 1")
+    if several:
+        facts.note(f"{several} encounters have several primary claims; the first submitted counts.")
     days = card.censoring.observation_days
     stay_candidates(
         card,
