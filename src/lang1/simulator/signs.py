@@ -30,32 +30,32 @@ class Sign:
 
 # Admission trends: -1 lower, 0 unchanged, +1 higher. `share` is unused.
 TRENDS: tuple[Sign, ...] = (
-    Sign(("oxygen need", "o2 need", "oxygen use", "o2 flow"), death=0.80, stay=(-0.45, -0.10, 0.10, 0.45)),
-    Sign(("confusion", "delirium", "confusion", "restlessness"), death=0.72, stay=(-0.30, -0.35, 0.20, 0.45)),
-    Sign(("pulse", "heart rate", "pulse rate", "rate"), death=0.62, stay=(-0.30, 0.30, 0.30, -0.30)),
-    Sign(("lactate", "lactate", "lactic acid", "acid"), death=0.85, stay=(-0.20, -0.30, 0.45, 0.05)),
-    Sign(("swelling", "edema", "swelling", "fluid"), death=0.55, stay=(-0.40, 0.20, 0.45, -0.25)),
-    Sign(("bleeding", "bleeding", "oozing", "blood loss"), death=0.70, stay=(0.10, -0.45, 0.45, -0.10)),
-    Sign(("urine", "urine output", "urine", "uop"), death=-0.80, stay=(0.20, 0.40, -0.15, -0.45)),
-    Sign(("alertness", "alertness", "wakefulness", "attention"), death=-0.80, stay=(0.45, -0.20, 0.20, -0.45)),
-    Sign(("pressure", "blood pressure", "bp", "pressure"), death=-0.78, stay=(0.30, 0.25, -0.45, -0.10)),
-    Sign(("appetite", "appetite", "intake", "eating"), death=-0.55, stay=(0.10, 0.45, -0.30, -0.25)),
-    Sign(("strength", "strength", "grip", "strength"), death=-0.60, stay=(0.45, 0.15, -0.30, -0.30)),
-    Sign(("platelets", "platelets", "plt", "platelet count"), death=-0.70, stay=(-0.30, 0.45, -0.35, 0.20)),
+    Sign(("oxygen need", "o2 need", "oxygen use", "o2 flow"), death=0.64, stay=(-0.45, -0.10, 0.10, 0.45)),
+    Sign(("confusion", "delirium", "confusion", "restlessness"), death=0.58, stay=(-0.30, -0.35, 0.20, 0.45)),
+    Sign(("pulse", "heart rate", "pulse rate", "rate"), death=0.50, stay=(-0.30, 0.30, 0.30, -0.30)),
+    Sign(("lactate", "lactate", "lactic acid", "acid"), death=0.68, stay=(-0.20, -0.30, 0.45, 0.05)),
+    Sign(("swelling", "edema", "swelling", "fluid"), death=0.44, stay=(-0.40, 0.20, 0.45, -0.25)),
+    Sign(("bleeding", "bleeding", "oozing", "blood loss"), death=0.56, stay=(0.10, -0.45, 0.45, -0.10)),
+    Sign(("urine", "urine output", "urine", "uop"), death=-0.64, stay=(0.20, 0.40, -0.15, -0.45)),
+    Sign(("alertness", "alertness", "wakefulness", "attention"), death=-0.64, stay=(0.45, -0.20, 0.20, -0.45)),
+    Sign(("pressure", "blood pressure", "bp", "pressure"), death=-0.62, stay=(0.30, 0.25, -0.45, -0.10)),
+    Sign(("appetite", "appetite", "intake", "eating"), death=-0.44, stay=(0.10, 0.45, -0.30, -0.25)),
+    Sign(("strength", "strength", "grip", "strength"), death=-0.48, stay=(0.45, 0.15, -0.30, -0.30)),
+    Sign(("platelets", "platelets", "plt", "platelet count"), death=-0.56, stay=(-0.30, 0.45, -0.35, 0.20)),
 )
 
 # Admission statements, written where they hold.
 STATEMENTS: tuple[Sign, ...] = (
-    Sign(("came from nursing home", "from snf", "nursing home resident", "lives in facility"), 0.20, 0.50, (-0.4, 0.0, 0.1, 0.3)),
-    Sign(("uses home oxygen", "on home o2", "wears oxygen at home", "has home o2"), 0.16, 0.50, (-0.3, 0.0, 0.3, 0.0)),
-    Sign(("has central line", "line in place", "has port", "port in place"), 0.15, 0.40, (-0.3, -0.2, 0.0, 0.5)),
-    Sign(("fell last week", "recent fall", "fell at home", "had fall"), 0.22, 0.25, (-0.2, 0.4, 0.0, -0.2)),
-    Sign(("walks without help", "ambulates alone", "walks unaided", "independent gait"), 0.35, -0.70, (0.5, 0.1, -0.2, -0.4)),
-    Sign(("works full time", "employed", "still working", "has job"), 0.25, -0.60, (0.4, 0.2, -0.3, -0.3)),
-    Sign(("skin is mottled", "mottled skin", "legs mottled", "mottling seen"), 0.10, 0.75, (-0.2, -0.1, 0.0, 0.3)),
-    Sign(("weight loss noted", "lost weight", "weight loss", "wt loss"), 0.20, 0.45, (-0.3, 0.0, 0.2, 0.1)),
-    Sign(("open wound seen", "open wound", "wound present", "has wound"), 0.15, 0.20, (-0.4, -0.3, 0.2, 0.5)),
-    Sign(("good family support", "family supportive", "family at bedside", "support good"), 0.40, -0.25, (0.3, 0.3, -0.3, -0.3)),
+    Sign(("came from nursing home", "from snf", "nursing home resident", "lives in facility"), 0.20, 0.72, (-0.60, 0.00, 0.15, 0.45)),
+    Sign(("uses home oxygen", "on home o2", "wears oxygen at home", "has home o2"), 0.16, 0.72, (-0.45, 0.00, 0.45, 0.00)),
+    Sign(("has central line", "line in place", "has port", "port in place"), 0.15, 0.58, (-0.45, -0.30, 0.00, 0.75)),
+    Sign(("fell last week", "recent fall", "fell at home", "had fall"), 0.22, 0.36, (-0.30, 0.60, 0.00, -0.30)),
+    Sign(("walks without help", "ambulates alone", "walks unaided", "independent gait"), 0.35, -1.01, (0.75, 0.15, -0.30, -0.60)),
+    Sign(("works full time", "employed", "still working", "has job"), 0.25, -0.87, (0.60, 0.30, -0.45, -0.45)),
+    Sign(("skin is mottled", "mottled skin", "legs mottled", "mottling seen"), 0.10, 1.09, (-0.30, -0.15, 0.00, 0.45)),
+    Sign(("weight loss noted", "lost weight", "weight loss", "wt loss"), 0.20, 0.65, (-0.45, 0.00, 0.30, 0.15)),
+    Sign(("open wound seen", "open wound", "wound present", "has wound"), 0.15, 0.29, (-0.60, -0.45, 0.30, 0.75)),
+    Sign(("good family support", "family supportive", "family at bedside", "support good"), 0.40, -0.36, (0.45, 0.45, -0.45, -0.45)),
 )  # fmt: skip
 
 # Plan: -1 held, 0 later, +1 now.
@@ -84,36 +84,36 @@ PAPERS: tuple[Sign, ...] = (
     Sign(("review request", "um review", "review letter", "review"), 0.45, other=0.95),
 )
 COVERAGE: tuple[Sign, ...] = (
-    Sign(("expected to cross two midnights", "two midnights met", "needs two nights", "two mn rule"), 0.40, other=-0.55),
-    Sign(("observation was offered first", "obs first", "began as observation", "obs status first"), 0.22, other=0.70),
-    Sign(("home is out of state", "out of state", "lives out of area", "out of area"), 0.12, other=0.60),
-    Sign(("case manager reviewed", "cm reviewed", "seen by case manager", "cm saw"), 0.35, other=-0.45),
+    Sign(("expected to cross two midnights", "two midnights met", "needs two nights", "two mn rule"), 0.40, other=-0.83),
+    Sign(("observation was offered first", "obs first", "began as observation", "obs status first"), 0.22, other=1.05),
+    Sign(("home is out of state", "out of state", "lives out of area", "out of area"), 0.12, other=0.90),
+    Sign(("case manager reviewed", "cm reviewed", "seen by case manager", "cm saw"), 0.35, other=-0.68),
 )  # fmt: skip
 
 # Discharge trends; `other` is the log-odds of return of going up.
 AFTER_TRENDS: tuple[Sign, ...] = (
-    Sign(("pain", "pain", "discomfort", "pain"), other=0.50),
-    Sign(("cough", "cough", "sputum", "cough"), other=0.42),
-    Sign(("leg swelling", "leg edema", "ankle swelling", "ble edema"), other=0.50),
-    Sign(("dizziness", "dizziness", "lightheadedness", "dizzy spells"), other=0.45),
-    Sign(("weight", "weight", "body weight", "wt"), other=0.52),
-    Sign(("creatinine", "creatinine", "creat", "cr"), other=0.48),
-    Sign(("walking", "gait", "mobility", "walking"), other=-0.52),
-    Sign(("eating", "po intake", "oral intake", "diet"), other=-0.45),
-    Sign(("understanding", "insight", "understanding", "teach back"), other=-0.52),
-    Sign(("energy", "energy", "stamina", "energy"), other=-0.42),
-    Sign(("hemoglobin", "hgb", "blood count", "hgb"), other=-0.48),
-    Sign(("saturation", "spo2", "oxygen level", "sat"), other=-0.45),
+    Sign(("pain", "pain", "discomfort", "pain"), other=0.40),
+    Sign(("cough", "cough", "sputum", "cough"), other=0.34),
+    Sign(("leg swelling", "leg edema", "ankle swelling", "ble edema"), other=0.40),
+    Sign(("dizziness", "dizziness", "lightheadedness", "dizzy spells"), other=0.36),
+    Sign(("weight", "weight", "body weight", "wt"), other=0.42),
+    Sign(("creatinine", "creatinine", "creat", "cr"), other=0.38),
+    Sign(("walking", "gait", "mobility", "walking"), other=-0.42),
+    Sign(("eating", "po intake", "oral intake", "diet"), other=-0.36),
+    Sign(("understanding", "insight", "understanding", "teach back"), other=-0.42),
+    Sign(("energy", "energy", "stamina", "energy"), other=-0.34),
+    Sign(("hemoglobin", "hgb", "blood count", "hgb"), other=-0.38),
+    Sign(("saturation", "spo2", "oxygen level", "sat"), other=-0.36),
 )
 AFTER_STATEMENTS: tuple[Sign, ...] = (
-    Sign(("lives alone", "lives alone", "home alone", "alone at home"), 0.30, other=0.45),
-    Sign(("missed past visits", "prior no shows", "missed clinic", "no shows"), 0.20, other=0.55),
-    Sign(("ride arranged", "ride set", "transport arranged", "has ride"), 0.40, other=-0.40),
-    Sign(("nurse will visit", "home rn set", "home nurse arranged", "hh nurse"), 0.35, other=-0.45),
-    Sign(("new blood thinner", "new anticoagulant", "started thinner", "new doac"), 0.20, other=0.40),
-    Sign(("family was taught", "family taught", "teaching done", "taught family"), 0.40, other=-0.40),
-    Sign(("could not afford pills", "cost issue", "cannot pay for drugs", "med cost"), 0.18, other=0.50),
-    Sign(("seen here this half year", "recent prior stay", "stayed here recently", "prior admit"), 0.00, other=0.55),
+    Sign(("lives alone", "lives alone", "home alone", "alone at home"), 0.30, other=0.65),
+    Sign(("missed past visits", "prior no shows", "missed clinic", "no shows"), 0.20, other=0.80),
+    Sign(("ride arranged", "ride set", "transport arranged", "has ride"), 0.40, other=-0.58),
+    Sign(("nurse will visit", "home rn set", "home nurse arranged", "hh nurse"), 0.35, other=-0.65),
+    Sign(("new blood thinner", "new anticoagulant", "started thinner", "new doac"), 0.20, other=0.58),
+    Sign(("family was taught", "family taught", "teaching done", "taught family"), 0.40, other=-0.58),
+    Sign(("could not afford pills", "cost issue", "cannot pay for drugs", "med cost"), 0.18, other=0.72),
+    Sign(("seen here this half year", "recent prior stay", "stayed here recently", "prior admit"), 0.00, other=0.80),
 )  # fmt: skip
 PRIOR_STAY = 7  # the statement above that follows from the records and is not drawn
 
@@ -165,7 +165,7 @@ REHABILITATION, DIALYSIS, PALLIATIVE = 13, 14, 15
 PAYERS: tuple[str, ...] = (
     "Medicare", "Medicaid", "Harbor PPO", "Union HMO", "Senior Advantage", "Crestline PPO", "Self pay",
 )  # fmt: skip
-PAYER_DENIAL = np.array([-0.40, -0.05, 0.05, 0.35, 0.45, 0.0, 0.0])
+PAYER_DENIAL = np.array([-0.60, -0.10, 0.10, 0.55, 0.70, 0.0, 0.0])
 SELF_PAY = 6
 MANAGED = np.array([False, False, False, True, True, False, False])  # a missing authorization weighs more with them
 
