@@ -52,6 +52,8 @@ def _memory() -> str:
 
 
 def _bf16() -> str:
-    from lang1.model.precision import fast_bf16_cpu
+    import torch
 
-    return "yes, used for training and scoring" if fast_bf16_cpu() else "no, float32 is used"
+    from lang1.model.precision import fast_bf16
+
+    return "yes, used for training and scoring" if fast_bf16(torch.device("cpu")) else "no, float32 is used"

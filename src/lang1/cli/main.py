@@ -4,18 +4,46 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import lang1
 from lang1.common.errors import Lang1Error
 from lang1.common.progress import console, say
 
+# The order of the flow, in which --help lists the verbs.
+VERBS = (
+    "simulate",
+    "ingest",
+    "remede",
+    "corpus",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "predict",
+    "study",
+    "report",
+    "export",
+    "demo",
+    "doctor",
+)
+
+
+class Flow(TyperGroup):
+    """Lists the verbs in the order of the flow, groups and single commands alike."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the verbs, in order."""
+        return sorted(super().list_commands(ctx), key=VERBS.index)
+
+
 app = typer.Typer(
     name="lang1",
+    cls=Flow,
+    add_completion=False,
     help="Train, benchmark and judge small clinical language models on a hospital's own records.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -100,7 +128,10 @@ def simulate(
     _done(out, f"lang1 remede build {folders[0]} ./benchmark")
 
 
-ingest = typer.Typer(help="Take a hospital's extract into a records folder.", no_args_is_help=True)
+ingest = typer.Typer(
+    help="Take a hospital's extract into a records folder. Example: `lang1 ingest tables --map map.yaml ./records`",
+    no_args_is_help=True,
+)
 app.add_typer(ingest, name="ingest")
 
 
@@ -165,7 +196,10 @@ def ingest_diabetes_command(
     _done(out, f"lang1 remede build {out} ./benchmark")
 
 
-remede = typer.Typer(help="The benchmark: tasks, labels, splits, attrition.", no_args_is_help=True)
+remede = typer.Typer(
+    help="The benchmark: tasks, labels, splits, attrition. Example: `lang1 remede build ./records ./benchmark`",
+    no_args_is_help=True,
+)
 app.add_typer(remede, name="remede")
 
 
@@ -440,8 +474,6 @@ def _print_left_out(folder: Path) -> None:
     for reason, rows in read_json(folder / MANIFEST)["left_out"].items():
         say(f"left out: {rows} ({reason})")
 
-
-Command = Callable[..., None]
 
 if __name__ == "__main__":
     main()
