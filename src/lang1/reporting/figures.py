@@ -113,7 +113,9 @@ def learning(curves: list[Learning], tasks: list[Task]) -> list[dict[str, Any]]:
         lines = []
         for k, (part, curve) in enumerate(parts):
             name = titles.get(part, part.replace("_", " "))
-            name = ", ".join(x for x in (curve.run if len(runs) > 1 else "", name) if x) or "training"
+            name = ", ".join(x for x in (curve.run if len(runs) > 1 else "", name) if x) or (
+                "mean" if metric.startswith("val") else "training"
+            )
             points = plots.known(curve.x, curve.y)
             style = SERIES[k % len(SERIES)]
             end = name if len(parts) > 1 else ""
@@ -121,15 +123,16 @@ def learning(curves: list[Learning], tasks: list[Task]) -> list[dict[str, Any]]:
         points = [p for line in lines for p in line.points]
         if not points:
             continue
-        made.append({"stage": stage, "plot": _panel(f"learn-{place}", stage, metric, unit, lines), "metric": metric})
+        title = METRIC_TITLES.get(metric, metric.replace("_", " "))
+        heading = f"{stage.capitalize()}: {title[0].lower()}{title[1:]}" if stage else title
+        made.append({"title": heading, "plot": _panel(f"learn-{place}", heading, title, unit, lines)})
     return made
 
 
-def _panel(uid: str, stage: str, metric: str, unit: str, lines: list[Line]) -> Markup:
+def _panel(uid: str, heading: str, title: str, unit: str, lines: list[Line]) -> Markup:
     points = [p for line in lines for p in line.points]
     low, high = min(y for _, y in points), max(y for _, y in points)
     pad = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
-    title = METRIC_TITLES.get(metric, metric.replace("_", " "))
     digits = 2 if high - low < 1.5 else 1
     text = partial(fixed, digits=digits) if high < 100 else compact
     axes = Axes(
@@ -142,7 +145,7 @@ def _panel(uid: str, stage: str, metric: str, unit: str, lines: list[Line]) -> M
         width=400,
         height=236,
     )
-    return plots.panel(uid, f"{stage} {title} over {unit}".strip(), lines, axes)
+    return plots.panel(uid, f"{heading} over {unit}", lines, axes)
 
 
 METRIC_TITLES = {
@@ -151,7 +154,10 @@ METRIC_TITLES = {
     "val_loss": "Validation loss",
     "val_auroc": "Validation AUROC",
     "auroc": "Validation AUROC",
+    "val_score": "Validation score",
     "lr": "Learning rate",
+    "lr_factor": "Learning rate, share of its peak",
+    "grad_norm": "Gradient norm",
     "tokens_per_second": "Tokens a second",
 }
 

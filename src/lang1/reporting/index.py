@@ -99,7 +99,7 @@ class Index:
         own = {model for model, regime, _ in pairs if regime in ("finetuned", "joint")}
         made = [_entry(model, regime, seed, model in own) for model, regime, seed in pairs]
         made.sort(key=lambda e: (_ROLES.index(e.role), words.baseline_rank(e.model) if e.role == "baseline" else 0))
-        return _distinct_markers(made)
+        return _distinct_markers(_distinct_names(made))
 
     def _primary(self) -> Entry | None:
         """The specialist of the headline: the one with AUROCs on most tasks, the first of equals."""
@@ -218,6 +218,17 @@ def _entry(model: str, regime: str, seed: int | None, own: bool) -> Entry:
     return Entry(
         model, regime, "self" if own else "generalist", label, short, "circle" if own else "diamond", about, seed
     )
+
+
+def _distinct_names(entries: list[Entry]) -> list[Entry]:
+    """Competitors whose names are equal once shortened keep their whole names."""
+    labels = [entry.label for entry in entries]
+    return [
+        replace(e, label=e.label.replace(e.name, e.model, 1), short=_shorten(e.short.replace(e.name, e.model, 1)))
+        if labels.count(e.label) > 1
+        else e
+        for e in entries
+    ]
 
 
 def _distinct_markers(entries: Iterable[Entry]) -> list[Entry]:

@@ -48,7 +48,7 @@ def render_run(model_folder: Path, out: Path) -> Path:
         inputs=[(key, f"{ref.kind}, {ref.fingerprint}") for key, ref in folder.manifest.inputs.items()],
         versions=list(folder.manifest.versions.items()),
         fingerprint=folder.fingerprint,
-        footer=f"lang1 {folder.manifest.lang1_version} · drawn from {METRICS} and manifest.json alone, without network.",
+        footer=f"lang1 {folder.manifest.lang1_version} · drawn from {METRICS} and the manifest alone, without network.",
     )
 
 
