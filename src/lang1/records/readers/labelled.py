@@ -20,7 +20,7 @@ from lang1.records.rules import at
 from lang1.records.schema import ENCOUNTER_CLASSES, NOTE_TYPES, TimeBasis
 from lang1.records.store import PART_ROWS, RecordsMeta, new_records, quoted
 
-DATE_HINT = "expected a date or time such as 2024-01-31 or 2024-01-31 14:05 without a UTC offset (other ways of writing: date_format)"
+DATE_HINT = "expected a date or time such as 2024-01-31 14:05, without a UTC offset (else give date_format)"
 
 
 class LabelledSettings(Settings):
