@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import date, datetime, time, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -156,6 +157,7 @@ class BuildSettings(Settings):
         return PATIENT_FRACTIONS
 
 
+@cache
 def presets() -> dict[str, Calendar]:
     """The calendars that come with the package, by name."""
     return {name: validate_settings(Calendar, value, CALENDARS.name) for name, value in read_yaml(CALENDARS).items()}

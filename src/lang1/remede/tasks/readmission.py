@@ -80,18 +80,19 @@ def cohort(card: Card, facts: Facts) -> Cohort:
 
 def _create_episodes(facts: Facts, own: Constants) -> None:
     """Create ``legs``: stays with ``last_leg`` and ``next_admission``, the start of the patient's next episode."""
-    # The end of all earlier stays and of which stay it was: over all of them, since extracts hold nested stays. A stay
-    # without a discharge time does not bind the later ones.
+    # Of all earlier stays the one that ended last: over all of them, since extracts hold nested stays. A struct's
+    # maximum compares its fields in turn, so that ties have one answer. A stay without a discharge binds no later one.
     facts.connection.execute("""
         CREATE OR REPLACE TEMP TABLE stays_in_order AS
-        SELECT *,
-            max(discharge_time) OVER earlier AS earlier_end,
-            arg_max({'disposition': disposition, 'facility': facility}, discharge_time) OVER earlier AS earlier_stay,
-            row_number() OVER in_order AS nth
-        FROM stays WHERE admit_time IS NOT NULL
-        WINDOW in_order AS (PARTITION BY patient_id ORDER BY admit_time, discharge_time NULLS LAST, encounter_id),
-            earlier AS (PARTITION BY patient_id ORDER BY admit_time, discharge_time NULLS LAST, encounter_id
-                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+        WITH numbered AS (
+            SELECT *, row_number() OVER (
+                PARTITION BY patient_id ORDER BY admit_time, discharge_time NULLS LAST, encounter_id) AS nth
+            FROM stays WHERE admit_time IS NOT NULL
+        )
+        SELECT *, max({'ends': discharge_time, 'nth': nth, 'disposition': disposition, 'facility': facility})
+            FILTER (discharge_time IS NOT NULL)
+            OVER (PARTITION BY patient_id ORDER BY nth ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS earlier
+        FROM numbered
     """)
     # The transfer rule: the stay continues the one before it.
     facts.connection.execute(f"""
@@ -99,11 +100,11 @@ def _create_episodes(facts: Facts, own: Constants) -> None:
         SELECT *, sum((NOT continues)::INTEGER) OVER (PARTITION BY patient_id ORDER BY nth) AS episode
         FROM (
             SELECT *, coalesce(
-                admit_time <= earlier_end
-                OR (earlier_stay.disposition = 'transfer_acute'
-                    AND admit_time <= earlier_end + INTERVAL {own.transfer_hours} HOUR)
-                OR (facility <> earlier_stay.facility
-                    AND admit_time <= earlier_end + INTERVAL {own.contiguous_hours} HOUR), false) AS continues
+                admit_time <= earlier.ends
+                OR (earlier.disposition = 'transfer_acute'
+                    AND admit_time <= earlier.ends + INTERVAL {own.transfer_hours} HOUR)
+                OR (facility <> earlier.facility
+                    AND admit_time <= earlier.ends + INTERVAL {own.contiguous_hours} HOUR), false) AS continues
             FROM stays_in_order)
     """)
     ignored = in_departments(own.returns_ignore_departments)
@@ -118,7 +119,7 @@ def _create_episodes(facts: Facts, own: Constants) -> None:
                 ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS next_admission
             FROM episodes
         )
-        SELECT s.* EXCLUDE (earlier_end, earlier_stay, continues), f.next_admission,
+        SELECT s.* EXCLUDE (earlier, continues), f.next_admission,
             row_number() OVER (PARTITION BY s.patient_id, s.episode
                 ORDER BY s.discharge_time DESC NULLS FIRST, s.nth DESC) = 1 AS last_leg
         FROM stays_in_episodes s JOIN followed f USING (patient_id, episode)
