@@ -2,7 +2,6 @@
 
     python benchmarks/simulate.py                    # 100,000 encounters a preset, several minutes
     python benchmarks/simulate.py --encounters 20000 --preset high-acuity
-    python benchmarks/simulate.py --fit              # intercepts that bring the shares to their aims
 
 Writes ``benchmarks/results/simulate.json``. Labels are derived here from the five tables alone, by code that knows
 nothing of the simulator and shares nothing with the benchmark's own rules.
@@ -139,7 +138,8 @@ def labels(records: Path) -> dict[str, dict[str, tuple[int, str]]]:
         FROM stays s JOIN signed n USING (encounter_id) JOIN patients p USING (patient_id)
         WHERE s.discharge_time IS NOT NULL AND s.disposition NOT IN ('expired', 'hospice')
           AND s.department NOT IN ('rehabilitation', 'dialysis', 'palliative')
-          AND NOT (s.disposition = 'transfer_acute' AND coalesce(s.next_admit <= s.discharge_time + INTERVAL 24 HOUR, false))
+          AND NOT (s.disposition = 'transfer_acute'
+                   AND coalesce(s.next_admit <= s.discharge_time + INTERVAL 24 HOUR, false))
           AND n.t <= s.discharge_time + INTERVAL 72 HOUR
           AND coalesce(s.next_admit > n.t, true) AND coalesce(p.death_time > n.t, true)
           AND s.discharge_time + INTERVAL 30 DAY <= ? ORDER BY 1
@@ -206,7 +206,9 @@ def tfidf_auroc(
     train: list[str], y: np.ndarray, test: list[str], y_test: np.ndarray, classes: int, strength: float = 3.0
 ) -> float:
     """AUROC of TF-IDF (word 1-2-grams, sublinear) + logistic regression."""
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=5, token_pattern=TOKENS, dtype=np.float32)
+    vectorizer = TfidfVectorizer(
+        ngram_range=(1, 2), sublinear_tf=True, min_df=5, token_pattern=TOKENS, dtype=np.float32
+    )
     x, x_test = vectorizer.fit_transform(train), vectorizer.transform(test)
     model = LogisticRegression(C=strength, max_iter=300).fit(x, y)
     p = np.zeros((len(y_test), classes))
@@ -256,7 +258,8 @@ def measure(preset: str, patients: int, train: int, seed: int, tasks: tuple[str,
             found = {
                 "n": len(y), "shares": [round(float((y == c).mean()), 4) for c in range(p.shape[1])],
                 "oracle_auroc": round(auroc(y, p), 4), "band": [low, high],
-                "calibration_z": round(calibration_z(y, p), 2), "best_ngram": phrase, "best_ngram_auroc": round(gram, 4),
+                "calibration_z": round(calibration_z(y, p), 2),
+                "best_ngram": phrase, "best_ngram_auroc": round(gram, 4),
                 "tfidf_train": len(fit), "tfidf_test": len(test), "tfidf_auroc": round(tfidf, 4),
                 "oracle_auroc_test": round(here, 4), "tfidf_gap": round(here - tfidf, 4),
             }  # fmt: skip
@@ -266,7 +269,9 @@ def measure(preset: str, patients: int, train: int, seed: int, tasks: tuple[str,
                 and (task == "comorbidity" or gram < bands.NGRAM_AUROC_BELOW)
             )
             figures["tasks"][task] = found
-            print(preset, task, json.dumps(found), f"{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+            print(
+                preset, task, json.dumps(found), f"{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True
+            )
     return figures
 
 

@@ -35,6 +35,6 @@ SHARES: dict[str, dict[str, tuple[float, ...]]] = {
         "insurance_denial": (0.83, 0.17),
     },
 }
-# How far a share may lie from its aim, absolute for the large and relative for the small.
+# How far a share may lie from its aim: the larger of the two; for binary tasks the relative one of the rarer class.
 SHARE_TOLERANCE = 0.02
 SHARE_TOLERANCE_RELATIVE = 0.25

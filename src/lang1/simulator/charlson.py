@@ -29,9 +29,7 @@ class Condition:
 
 CHARLSON: tuple[Condition, ...] = (
     Condition(("infarct", "old mi", "myocardial infarction", "prior infarct"), ("412",), ("I25.2",), 1, 0.09),
-    Condition(
-        ("heart failure", "chf", "cardiac failure", "hf"), ("428.0", "428.22"), ("I50.9", "I50.22"), 1, 0.15
-    ),
+    Condition(("heart failure", "chf", "cardiac failure", "hf"), ("428.0", "428.22"), ("I50.9", "I50.22"), 1, 0.15),
     Condition(("artery disease", "pad", "claudication", "pvd"), ("443.9", "440.21"), ("I73.9", "I70.219"), 1, 0.09),
     Condition(("stroke", "cva", "brain infarct", "old stroke"), ("438.9", "434.91"), ("I69.30", "I63.9"), 1, 0.10),
     Condition(("dementia", "memory loss", "alzheimer", "dementia"), ("290.0", "294.10"), ("F03.90", "G30.9"), 1, 0.08),
@@ -40,14 +38,22 @@ CHARLSON: tuple[Condition, ...] = (
     Condition(("ulcer", "pud", "peptic ulcer", "stomach ulcer"), ("533.90", "531.70"), ("K27.9", "K25.7"), 1, 0.05),
     Condition(("hepatitis", "hcv", "chronic hepatitis", "hep c"), ("571.40", "573.3"), ("K73.9", "K76.0"), 1, 0.06),
     Condition(("diabetes", "dm", "dm2", "sugar"), ("250.00", "250.02"), ("E11.9", "E11.65"), 1, 0.15),
-    Condition(("neuropathy", "dm foot", "retinopathy", "dm nerve"), ("250.60", "250.50"), ("E11.40", "E11.319"), 2, 0.10),
-    Condition(("paralysis", "hemiplegia", "paraplegia", "weak side"), ("342.90", "344.1"), ("G81.90", "G82.20"), 2, 0.04),
-    Condition(("nephropathy", "ckd", "renal failure", "kidney failure"), ("585.3", "585.9"), ("N18.3", "N18.9"), 2, 0.15),
+    Condition(
+        ("neuropathy", "dm foot", "retinopathy", "dm nerve"), ("250.60", "250.50"), ("E11.40", "E11.319"), 2, 0.10
+    ),
+    Condition(
+        ("paralysis", "hemiplegia", "paraplegia", "weak side"), ("342.90", "344.1"), ("G81.90", "G82.20"), 2, 0.04
+    ),
+    Condition(
+        ("nephropathy", "ckd", "renal failure", "kidney failure"), ("585.3", "585.9"), ("N18.3", "N18.9"), 2, 0.15
+    ),
     Condition(("cancer", "lymphoma", "carcinoma", "tumor"), ("153.9", "162.9"), ("C18.9", "C34.90"), 2, 0.11),
-    Condition(("cirrhosis", "varices", "liver failure", "eso varices"), ("572.3", "456.1"), ("K76.6", "I85.00"), 3, 0.05),
+    Condition(
+        ("cirrhosis", "varices", "liver failure", "eso varices"), ("572.3", "456.1"), ("K76.6", "I85.00"), 3, 0.05
+    ),
     Condition(("metastases", "mets", "spread cancer", "metastasis"), ("197.7", "198.5"), ("C78.7", "C79.51"), 6, 0.05),
     Condition(("aids", "hiv", "hiv disease", "immunodeficiency"), ("042",), ("B20",), 6, 0.03),
-)  # fmt: skip
+)
 # (mild, severe): where both are coded only the severe one counts.
 HIERARCHY: tuple[tuple[int, int], ...] = ((9, 10), (8, 14), (13, 15))
 _PAIRED = {index for pair in HIERARCHY for index in pair}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lang1.simulator.course import DAY, Stays
-from lang1.simulator.risk import Bool, I64
+from lang1.simulator.risk import I64, Bool
 from lang1.simulator.styles import System
 
 PROMPT_WITHIN = 72 * 60  # minutes after discharge within which a signed discharge note makes an index

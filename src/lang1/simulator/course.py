@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lang1.simulator import risk, signs
 from lang1.simulator.charlson import CHARLSON, OTHER
 from lang1.simulator.presets import PresetSpec
-from lang1.simulator.risk import AdmissionFacts, Bool, DischargeFacts, F64, I8, I64
+from lang1.simulator.risk import F64, I8, I64, AdmissionFacts, Bool, DischargeFacts
 from lang1.simulator.settings import SimulatorSettings
 from lang1.simulator.styles import System
 
@@ -124,9 +124,7 @@ def run(
     return patients, select(stays, order)
 
 
-def _begin(
-    n: int, end: int, spec: PresetSpec, system: System, rng: np.random.Generator
-) -> tuple[Patients, _State]:
+def _begin(n: int, end: int, spec: PresetSpec, system: System, rng: np.random.Generator) -> tuple[Patients, _State]:
     age = np.clip(rng.normal(62, 17, n), 18, 96)
     first = (rng.random(n) * end).astype(np.int64)
     birth = first - (age * 365.25 * DAY).astype(np.int64)
@@ -282,15 +280,14 @@ def _reasons(planned: Bool, system: System, rng: np.random.Generator) -> I64:
         rng.choice(len(weights), n, p=acute / acute.sum()),
     )
     u = rng.random(n)  # stays in departments whose discharges are not index admissions
-    special = np.select(
-        [u < 0.012, u < 0.022, u < 0.028], [signs.REHABILITATION, signs.DIALYSIS, signs.PALLIATIVE], -1
-    )
+    special = np.select([u < 0.012, u < 0.022, u < 0.028], [signs.REHABILITATION, signs.DIALYSIS, signs.PALLIATIVE], -1)
     return np.where(special >= 0, special, reason).astype(np.int64)
 
 
 def _draw(p: F64, rng: np.random.Generator) -> I64:
     u = rng.random(len(p))
-    return np.minimum((u[:, None] > np.cumsum(p, axis=1)).sum(axis=1), p.shape[1] - 1).astype(np.int64)
+    above = (u[:, None] > np.cumsum(p, axis=1)).sum(axis=1)
+    return np.asarray(np.minimum(above, p.shape[1] - 1), dtype=np.int64)
 
 
 def _leave(admit: I64, length_class: I64, rng: np.random.Generator) -> I64:

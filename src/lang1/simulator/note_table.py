@@ -55,9 +55,7 @@ def notes(
         base, e, p, d, v = encounter[i][1:], encounter[i], who[i], department[i], u[i]
         if h_there[i] and h_time[i] < end:
             t = h_time[i]
-            rows.append(
-                (f"N{base}A", None, p, e, "history_and_physical", d, t - 30, t - 5, t, maker.admission(i))
-            )
+            rows.append((f"N{base}A", None, p, e, "history_and_physical", d, t - 30, t - 5, t, maker.admission(i)))
         if film[i] and (t := admit[i] + 250 + int(900 * v[0])) < min(leave[i], end):
             rows.append((f"N{base}R", None, p, e, "radiology", "radiology", t - 20, t - 2, t, filler.radiology(v[1])))
         if tissue[i] and (t := admit[i] + 2000 + int(4000 * v[0])) < min(leave[i], end):

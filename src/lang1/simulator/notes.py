@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from lang1.simulator import filler, signs
-from lang1.simulator.charlson import CHARLSON, OTHER
+from lang1.simulator.charlson import CHARLSON, OTHER, Condition
 from lang1.simulator.course import Stays
 from lang1.simulator.styles import STYLES, TYPOS, Style
 
@@ -56,8 +56,8 @@ class Writer:
             return names[(self._index + 2) % 4]
         return names[self._index]
 
-    def _names(self, items: Sequence[signs.Sign | signs.Reason | object]) -> list[str]:
-        return [self._word(item.names) for item in items]  # type: ignore[attr-defined]
+    def _names(self, items: Sequence[signs.Sign | signs.Reason | Condition]) -> list[str]:
+        return [self._word(item.names) for item in items]
 
     def _trend(self, sign: signs.Sign, levels: tuple[str, str, str]) -> tuple[str, str, str]:
         word = self._word(sign.names)

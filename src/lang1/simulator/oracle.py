@@ -14,7 +14,7 @@ from lang1.simulator import charlson, risk, signs
 from lang1.simulator.clock import PROMPT_WITHIN, Paperwork
 from lang1.simulator.course import HOSPICE, Stays
 from lang1.simulator.presets import PresetSpec
-from lang1.simulator.risk import Bool, F64
+from lang1.simulator.risk import F64, Bool
 from lang1.simulator.tables import Ids
 
 TASKS = ("readmission", "mortality", "length_of_stay", "comorbidity", "insurance_denial")

@@ -1,7 +1,4 @@
-"""How sick a hospital is and how much it writes. Intercepts were fitted to the shares of ``bands.py``.
-
-``benchmarks/simulate.py --fit`` prints intercepts afresh.
-"""
+"""How sick a hospital is and how much it writes. Intercepts were fitted to the shares of ``bands.py``."""
 
 from __future__ import annotations
 

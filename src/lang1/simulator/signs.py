@@ -46,17 +46,34 @@ TRENDS: tuple[Sign, ...] = (
 
 # Admission statements, written where they hold.
 STATEMENTS: tuple[Sign, ...] = (
-    Sign(("came from nursing home", "from snf", "nursing home resident", "lives in facility"), 0.20, 0.72, (-0.60, 0.00, 0.15, 0.45)),
-    Sign(("uses home oxygen", "on home o2", "wears oxygen at home", "has home o2"), 0.16, 0.72, (-0.45, 0.00, 0.45, 0.00)),
+    Sign(
+        ("came from nursing home", "from snf", "nursing home resident", "lives in facility"),
+        0.20,
+        0.72,
+        (-0.60, 0.00, 0.15, 0.45),
+    ),
+    Sign(
+        ("uses home oxygen", "on home o2", "wears oxygen at home", "has home o2"), 0.16, 0.72, (-0.45, 0.00, 0.45, 0.00)
+    ),
     Sign(("has central line", "line in place", "has port", "port in place"), 0.15, 0.58, (-0.45, -0.30, 0.00, 0.75)),
     Sign(("fell last week", "recent fall", "fell at home", "had fall"), 0.22, 0.36, (-0.30, 0.60, 0.00, -0.30)),
-    Sign(("walks without help", "ambulates alone", "walks unaided", "independent gait"), 0.35, -1.01, (0.75, 0.15, -0.30, -0.60)),
+    Sign(
+        ("walks without help", "ambulates alone", "walks unaided", "independent gait"),
+        0.35,
+        -1.01,
+        (0.75, 0.15, -0.30, -0.60),
+    ),
     Sign(("works full time", "employed", "still working", "has job"), 0.25, -0.87, (0.60, 0.30, -0.45, -0.45)),
     Sign(("skin is mottled", "mottled skin", "legs mottled", "mottling seen"), 0.10, 1.09, (-0.30, -0.15, 0.00, 0.45)),
     Sign(("weight loss noted", "lost weight", "weight loss", "wt loss"), 0.20, 0.65, (-0.45, 0.00, 0.30, 0.15)),
     Sign(("open wound seen", "open wound", "wound present", "has wound"), 0.15, 0.29, (-0.60, -0.45, 0.30, 0.75)),
-    Sign(("good family support", "family supportive", "family at bedside", "support good"), 0.40, -0.36, (0.45, 0.45, -0.45, -0.45)),
-)  # fmt: skip
+    Sign(
+        ("good family support", "family supportive", "family at bedside", "support good"),
+        0.40,
+        -0.36,
+        (0.45, 0.45, -0.45, -0.45),
+    ),
+)
 
 # Plan: -1 held, 0 later, +1 now.
 PLANS: tuple[Sign, ...] = (
@@ -84,11 +101,13 @@ PAPERS: tuple[Sign, ...] = (
     Sign(("review request", "um review", "review letter", "review"), 0.45, other=0.95),
 )
 COVERAGE: tuple[Sign, ...] = (
-    Sign(("expected to cross two midnights", "two midnights met", "needs two nights", "two mn rule"), 0.40, other=-0.83),
+    Sign(
+        ("expected to cross two midnights", "two midnights met", "needs two nights", "two mn rule"), 0.40, other=-0.83
+    ),
     Sign(("observation was offered first", "obs first", "began as observation", "obs status first"), 0.22, other=1.05),
     Sign(("home is out of state", "out of state", "lives out of area", "out of area"), 0.12, other=0.90),
     Sign(("case manager reviewed", "cm reviewed", "seen by case manager", "cm saw"), 0.35, other=-0.68),
-)  # fmt: skip
+)
 
 # Discharge trends; `other` is the log-odds of return of going up.
 AFTER_TRENDS: tuple[Sign, ...] = (
@@ -114,7 +133,7 @@ AFTER_STATEMENTS: tuple[Sign, ...] = (
     Sign(("family was taught", "family taught", "teaching done", "taught family"), 0.40, other=-0.58),
     Sign(("could not afford pills", "cost issue", "cannot pay for drugs", "med cost"), 0.18, other=0.72),
     Sign(("seen here this half year", "recent prior stay", "stayed here recently", "prior admit"), 0.00, other=0.80),
-)  # fmt: skip
+)
 PRIOR_STAY = 7  # the statement above that follows from the records and is not drawn
 
 # Follow-up: booked or not; `other` is the log-odds of return of being booked.
@@ -126,6 +145,7 @@ BOOKINGS: tuple[Sign, ...] = (
     Sign(("wound clinic", "wound check", "wound nurse", "wound"), 0.50, other=0.45),
     Sign(("transfusion chair", "transfusion", "blood chair", "prbc slot"), 0.45, other=0.50),
 )
+
 
 # Why patients come: name by style, department, ICD-9, ICD-10 (none in the Charlson index), death, stay.
 @dataclass(frozen=True)
@@ -143,28 +163,144 @@ class Reason:
 
 
 REASONS: tuple[Reason, ...] = (
-    Reason(("pneumonia", "pna", "lung infection", "pneumonia"), "medicine", "486", "J18.9", 0.14, 0.25, (-0.3, 0.1, 0.3, 0.0)),
-    Reason(("sepsis", "sepsis", "blood infection", "sepsis"), "medicine", "038.9", "A41.9", 0.09, 0.60, (-0.5, -0.3, 0.2, 0.5)),
-    Reason(("urine infection", "uti", "urinary infection", "uti"), "medicine", "599.0", "N39.0", 0.10, -0.2, (0.1, 0.4, 0.0, -0.3)),
-    Reason(("chest pain", "cp", "chest pressure", "chest pain"), "cardiology", "786.50", "R07.9", 0.11, -0.5, (0.6, 0.0, -0.3, -0.4)),
-    Reason(("fainting", "syncope", "passing out", "syncope"), "cardiology", "780.2", "R55", 0.08, -0.4, (0.5, 0.2, -0.3, -0.4)),
-    Reason(("breathlessness", "sob", "dyspnea", "sob"), "medicine", "786.09", "R06.02", 0.11, 0.3, (-0.2, 0.1, 0.2, -0.1)),
-    Reason(("gut bleed", "gib", "gi bleeding", "gi bleed"), "medicine", "578.9", "K92.2", 0.09, 0.2, (-0.2, 0.2, 0.3, -0.2)),
-    Reason(("belly pain", "abd pain", "abdominal pain", "abd pain"), "surgery", "789.00", "R10.9", 0.09, -0.2, (0.3, 0.1, -0.1, -0.2)),
-    Reason(("hip fracture", "hip fx", "broken hip", "hip fx"), "surgery", "820.8", "S72.009A", 0.06, 0.1, (-0.6, 0.0, 0.4, 0.3)),
-    Reason(("skin infection", "cellulitis", "leg infection", "cellulitis"), "medicine", "682.6", "L03.115", 0.09, -0.4, (0.0, 0.3, 0.2, -0.3)),
+    Reason(
+        ("pneumonia", "pna", "lung infection", "pneumonia"),
+        "medicine",
+        "486",
+        "J18.9",
+        0.14,
+        0.25,
+        (-0.3, 0.1, 0.3, 0.0),
+    ),
+    Reason(
+        ("sepsis", "sepsis", "blood infection", "sepsis"),
+        "medicine",
+        "038.9",
+        "A41.9",
+        0.09,
+        0.60,
+        (-0.5, -0.3, 0.2, 0.5),
+    ),
+    Reason(
+        ("urine infection", "uti", "urinary infection", "uti"),
+        "medicine",
+        "599.0",
+        "N39.0",
+        0.10,
+        -0.2,
+        (0.1, 0.4, 0.0, -0.3),
+    ),
+    Reason(
+        ("chest pain", "cp", "chest pressure", "chest pain"),
+        "cardiology",
+        "786.50",
+        "R07.9",
+        0.11,
+        -0.5,
+        (0.6, 0.0, -0.3, -0.4),
+    ),
+    Reason(
+        ("fainting", "syncope", "passing out", "syncope"),
+        "cardiology",
+        "780.2",
+        "R55",
+        0.08,
+        -0.4,
+        (0.5, 0.2, -0.3, -0.4),
+    ),
+    Reason(
+        ("breathlessness", "sob", "dyspnea", "sob"), "medicine", "786.09", "R06.02", 0.11, 0.3, (-0.2, 0.1, 0.2, -0.1)
+    ),
+    Reason(
+        ("gut bleed", "gib", "gi bleeding", "gi bleed"), "medicine", "578.9", "K92.2", 0.09, 0.2, (-0.2, 0.2, 0.3, -0.2)
+    ),
+    Reason(
+        ("belly pain", "abd pain", "abdominal pain", "abd pain"),
+        "surgery",
+        "789.00",
+        "R10.9",
+        0.09,
+        -0.2,
+        (0.3, 0.1, -0.1, -0.2),
+    ),
+    Reason(
+        ("hip fracture", "hip fx", "broken hip", "hip fx"),
+        "surgery",
+        "820.8",
+        "S72.009A",
+        0.06,
+        0.1,
+        (-0.6, 0.0, 0.4, 0.3),
+    ),
+    Reason(
+        ("skin infection", "cellulitis", "leg infection", "cellulitis"),
+        "medicine",
+        "682.6",
+        "L03.115",
+        0.09,
+        -0.4,
+        (0.0, 0.3, 0.2, -0.3),
+    ),
     Reason(("seizure", "seizure", "fits", "sz"), "neurology", "780.39", "R56.9", 0.04, 0.0, (0.2, 0.1, -0.1, -0.1)),
-    Reason(("planned chemotherapy", "chemo cycle", "planned chemo", "chemo"), "oncology", "V58.11", "Z51.11", 0.5, -0.3, (0.3, 0.2, 0.0, -0.4), True),
-    Reason(("planned surgery", "elective surgery", "booked operation", "elective or"), "surgery", "V58.49", "Z48.89", 0.5, -0.6, (0.2, 0.3, 0.0, -0.4), True),
-    Reason(("rehabilitation course", "acute rehab", "rehab stay", "rehab"), "rehabilitation", "V57.89", "Z51.89", 0.0, -0.5, (-0.8, -0.4, 0.0, 0.9)),
-    Reason(("dialysis access", "hd access", "dialysis line", "hd line"), "dialysis", "996.1", "T82.49XA", 0.0, 0.0, (0.5, 0.0, -0.2, -0.3)),
-    Reason(("comfort care", "comfort care", "comfort stay", "cmo"), "palliative", "V66.7", "Z51.5", 0.0, 1.8, (0.3, 0.0, 0.0, -0.2)),
-)  # fmt: skip
+    Reason(
+        ("planned chemotherapy", "chemo cycle", "planned chemo", "chemo"),
+        "oncology",
+        "V58.11",
+        "Z51.11",
+        0.5,
+        -0.3,
+        (0.3, 0.2, 0.0, -0.4),
+        True,
+    ),
+    Reason(
+        ("planned surgery", "elective surgery", "booked operation", "elective or"),
+        "surgery",
+        "V58.49",
+        "Z48.89",
+        0.5,
+        -0.6,
+        (0.2, 0.3, 0.0, -0.4),
+        True,
+    ),
+    Reason(
+        ("rehabilitation course", "acute rehab", "rehab stay", "rehab"),
+        "rehabilitation",
+        "V57.89",
+        "Z51.89",
+        0.0,
+        -0.5,
+        (-0.8, -0.4, 0.0, 0.9),
+    ),
+    Reason(
+        ("dialysis access", "hd access", "dialysis line", "hd line"),
+        "dialysis",
+        "996.1",
+        "T82.49XA",
+        0.0,
+        0.0,
+        (0.5, 0.0, -0.2, -0.3),
+    ),
+    Reason(
+        ("comfort care", "comfort care", "comfort stay", "cmo"),
+        "palliative",
+        "V66.7",
+        "Z51.5",
+        0.0,
+        1.8,
+        (0.3, 0.0, 0.0, -0.2),
+    ),
+)
 REHABILITATION, DIALYSIS, PALLIATIVE = 13, 14, 15
 
 PAYERS: tuple[str, ...] = (
-    "Medicare", "Medicaid", "Harbor PPO", "Union HMO", "Senior Advantage", "Crestline PPO", "Self pay",
-)  # fmt: skip
+    "Medicare",
+    "Medicaid",
+    "Harbor PPO",
+    "Union HMO",
+    "Senior Advantage",
+    "Crestline PPO",
+    "Self pay",
+)
 PAYER_DENIAL = np.array([-0.60, -0.10, 0.10, 0.55, 0.70, 0.0, 0.0])
 SELF_PAY = 6
 MANAGED = np.array([False, False, False, True, True, False, False])  # a missing authorization weighs more with them

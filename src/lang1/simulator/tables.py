@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lang1.records.schema import CLAIMS
 from lang1.simulator import charlson, risk, signs
 from lang1.simulator.clock import Paperwork
 from lang1.simulator.course import DAY, DISPOSITIONS, EXPIRED, NEVER, Patients, Stays, end_minute, origin
-from lang1.simulator.risk import Bool, I64
+from lang1.simulator.risk import I64, Bool
 from lang1.simulator.settings import SimulatorSettings
 from lang1.simulator.styles import System
 from lang1.simulator.visits import Visits
@@ -90,10 +91,12 @@ def encounters(ids: Ids, people: Patients, stays: Stays, visits: Visits, system:
             ),
             "admission_type": np.concatenate([stay_type, np.where(visits.kind == 2, "elective", "emergency")]),
             "admission_source": np.concatenate([stay_source, np.full(m, "home")]),
-            "department": _named(departments, stays.reason) + _named(("emergency", "observation", "clinic"), visits.kind),
+            "department": _named(departments, stays.reason)
+            + _named(("emergency", "observation", "clinic"), visits.kind),
             "facility": _named(system.facilities, np.concatenate([stays.facility, visits.facility])),
             "disposition": pa.array(
-                _named(DISPOSITIONS, stays.disposition) + ["home"] * m, mask=~np.concatenate([over, visits.stop < ids.end])
+                _named(DISPOSITIONS, stays.disposition) + ["home"] * m,
+                mask=~np.concatenate([over, visits.stop < ids.end]),
             ),
             "age_at_admission": (admit - people.birth[patient]) / (365.25 * DAY),
             "payer": _named(signs.PAYERS, people.payer[patient]),
@@ -124,7 +127,9 @@ def diagnoses(ids: Ids, stays: Stays, papers: Paperwork, rng: np.random.Generato
             if coded[i][g]
         ]
         secondary += [
-            (_variant(c.icd10 if which else c.icd9, v[1]), "Y") for g, c in enumerate(charlson.OTHER) if other_rows[i][g]
+            (_variant(c.icd10 if which else c.icd9, v[1]), "Y")
+            for g, c in enumerate(charlson.OTHER)
+            if other_rows[i][g]
         ]
         if secondary:
             turn = int(v[2] * len(secondary))
@@ -143,8 +148,10 @@ def diagnoses(ids: Ids, stays: Stays, papers: Paperwork, rng: np.random.Generato
     return pa.table({k: pa.array(c, type=t) for k, c, t in zip(names, columns, types, strict=True)})
 
 
-def claims(ids: Ids, stays: Stays, visits: Visits, system: System, unresolved: Bool, rng: np.random.Generator) -> pa.Table:
-    """Claims of finished encounters; first denial as drawn, then appeal. Stuck claims are stuck whatever the outcome."""
+def claims(
+    ids: Ids, stays: Stays, visits: Visits, system: System, unresolved: Bool, rng: np.random.Generator
+) -> pa.Table:
+    """Claims of finished encounters: denial as drawn, then appeal; some are stuck, whatever the outcome."""
     n = len(stays.admit)
     billed = np.flatnonzero((stays.leave < ids.end) & (stays.payer != signs.SELF_PAY))
     denied, stuck = stays.denied[billed], unresolved[billed]
@@ -235,8 +242,6 @@ def _visit_claims(ids: Ids, visits: Visits, rng: np.random.Generator) -> pa.Tabl
 
 
 def _claim_schema() -> pa.Schema:
-    from lang1.records.schema import CLAIMS
-
     return pa.schema([pa.field(f.name, f.type) for f in CLAIMS])
 
 
