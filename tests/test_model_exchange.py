@@ -1,0 +1,145 @@
+"""Parity with an independent Llama, both ways, and what a damaged folder says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lang1.common.errors import ArtefactError, SettingsError
+from lang1.model.config import PRESETS, ModelSettings, preset
+from lang1.model.llama import Llama
+from lang1.model.store import export_model, load_model, save_model
+from lang1.text.tokenizer import Tokenizer
+from lang1.text.tokenizer_training import train_tokenizer
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(
+        ["The patient is 71 years old and short of breath. A. no B. yes"] * 20, 400, required=["\nAnswer: A B C"]
+    )
+
+
+def shape(tokenizer: Tokenizer, tied: bool = False, kv_heads: int = 2) -> ModelSettings:
+    return ModelSettings(
+        name="tiny",
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        layers=3,
+        heads=4,
+        kv_heads=kv_heads,
+        head_dim=16,
+        intermediate_size=48,
+        context=64,
+        tied=tied,
+        init_std=0.2,
+    )
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_export_loads_in_transformers_with_equal_logits(
+    tmp_path: Path, tokenizer: Tokenizer, tied: bool, kv_heads: int
+) -> None:
+    model = Llama(shape(tokenizer, tied, kv_heads))
+    model.initialise(3)
+    save_model(tmp_path / "ours", model, tokenizer)
+    export_model(tmp_path / "ours", tmp_path / "out")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    tokens = torch.randint(0, tokenizer.vocab_size, (2, 40))
+    with torch.no_grad():
+        expected = theirs(tokens, use_cache=False).logits
+        torch.testing.assert_close(model.logits_of(tokens), expected, atol=2e-5, rtol=1e-4)
+    text = "The patient is 71 years old.\n\nQuestion: ?\nAnswer: B"
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert their_tokenizer(text)["input_ids"] == tokenizer.encode(text)
+    assert "tiny" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_transformers_model_loads_with_equal_logits(tmp_path: Path, tokenizer: Tokenizer, tied: bool) -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,
+        rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
+    )
+    theirs = transformers.LlamaForCausalLM(config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    tokenizer.save(tmp_path / "theirs")
+    ours = load_model(tmp_path / "theirs", device="cpu")
+    tokens = torch.randint(0, tokenizer.vocab_size, (2, 40))
+    with torch.no_grad():
+        expected = theirs(tokens, use_cache=False).logits
+        torch.testing.assert_close(ours.model.logits_of(tokens), expected, atol=2e-5, rtol=1e-4)
+    assert ours.settings.tied is tied and ours.settings.rope_base == 5000.0
+
+
+def test_saved_and_loaded_weights_are_the_same_bits(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = Llama(shape(tokenizer))
+    model.initialise(4)
+    save_model(tmp_path / "m", model, tokenizer)
+    loaded = load_model(tmp_path / "m", device="cpu")
+    for (name, before), (_, after) in zip(model.named_parameters(), loaded.model.named_parameters(), strict=True):
+        assert torch.equal(before, after), name
+    assert loaded.settings == model.settings
+
+
+def test_damage_is_named_in_one_line(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    folder = tmp_path / "m"
+    model = Llama(shape(tokenizer))
+    model.initialise(5)
+    save_model(folder, model, tokenizer)
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    config = json.loads((folder / "config.json").read_text())
+
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ArtefactError, match=r"model\.safetensors is damaged"):
+        load_model(folder)
+    weights.write_bytes(b"not safetensors at all")
+    with pytest.raises(ArtefactError, match=r"model\.safetensors is damaged"):
+        load_model(folder)
+    weights.write_bytes(whole)
+
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
+    with pytest.raises(ArtefactError, match="has shape"):
+        load_model(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
+    with pytest.raises(ArtefactError, match="model_type"):
+        load_model(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    with pytest.raises(ArtefactError, match="the tokenizer knows"):
+        load_model(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ArtefactError, match="not valid JSON"):
+        load_model(folder)
+    weights.unlink()
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtefactError, match="is missing; only safetensors"):
+        load_model(folder)
+
+
+def test_presets_have_the_published_sizes() -> None:
+    # Parameters stated in arXiv 2511.13703, with the 32,000-token vocabulary of Llama-2.
+    for name, millions in (("lang1-100m", 101), ("lang1-1b", 1100), ("lang1-7b", 6738)):
+        found = preset(name, vocab_size=32_000)
+        assert abs(found.parameters / 1e6 / millions - 1) < 0.01, name
+        with torch.device("meta"):
+            assert sum(p.numel() for p in Llama(found).parameters()) == found.parameters
+    assert 3e6 <= preset("lang1-nano", vocab_size=4096).parameters <= 8e6
+    with pytest.raises(SettingsError, match="lang1-1b"):
+        preset("lang1-2b")
+    with pytest.raises(SettingsError, match="multiple of kv_heads"):
+        preset("lang1-nano", kv_heads=3)
+    assert set(PRESETS) >= {"lang1-nano", "lang1-100m", "lang1-1b", "lang1-7b"}
