@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_simulator_records import bench
 
 from lang1.simulator import charlson, risk
 from lang1.simulator.settings import SimulatorSettings
 from lang1.simulator.simulate import simulate
-
-from test_simulator_records import bench
 
 # With some 200 bins looked at, |z| above 4.2 comes by chance once in 200 runs; the seed is fixed besides.
 LARGEST_Z = 4.2

@@ -1,4 +1,4 @@
-"""Simulated records: same bytes whatever the workers, awkward cases, codes, notes that keep the outcome to themselves."""
+"""Simulated records: same bytes whatever the workers, awkward cases, codes, notes that do not tell the outcome."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def _begin(n: int, end: int, spec: PresetSpec, system: System, rng: np.random.Ge
         first_seen=first,
     )
     burden = spec.burden * system.burden_factor * np.exp(rng.normal(0, spec.burden_spread, n) + 0.012 * (age - 62))
-    shares = np.array([c.share for c in CHARLSON])
+    shares = _shares(spec)
     state = _State(
         next_admit=first.copy(),
         conditions=rng.random((n, len(CHARLSON))) < 1 - np.exp(-burden[:, None] * shares),
@@ -157,6 +157,10 @@ def _begin(n: int, end: int, spec: PresetSpec, system: System, rng: np.random.Ge
         count=np.zeros(n, dtype=np.int64),
     )
     return patients, state
+
+
+def _shares(spec: PresetSpec) -> F64:
+    return np.array([c.share * (spec.grave if c.weight == 6 else 1.0) for c in CHARLSON])
 
 
 def _trends(n: int, dangerous: F64, lean: F64, rng: np.random.Generator) -> I8:
@@ -261,7 +265,7 @@ def _round(
 def _progress(here: I64, admit: I64, state: _State, spec: PresetSpec, rng: np.random.Generator) -> None:
     """Chronic disease progresses with the time since the last stay: more conditions, and plain ones turn severe."""
     years = np.where(state.count[here] > 0, (admit - state.last_leave[here]) / (365.25 * DAY), 0.0)
-    shares = np.array([c.share for c in CHARLSON])
+    shares = _shares(spec)
     hazard = 0.06 * state.burden[here][:, None] * shares * years[:, None]
     for mild, severe in ((9, 10), (8, 14), (13, 15)):
         hazard[:, severe] += 0.08 * years * state.conditions[here, mild]
