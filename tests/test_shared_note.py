@@ -37,7 +37,7 @@ class Group:
 
 def make_groups(count: int, seed: int = 0) -> list[Group]:
     rng = np.random.default_rng(seed)
-    words = np.array("pain fever cough stable lungs clear troponin 3.2 dyspnea edema afebrile renal 140 mg".split())
+    words = np.array(["pain", "fever", "cough", "stable", "clear", "troponin", "3.2", "edema", "renal", "140", "mg"])
     groups = []
     for number in range(count):
         text = " ".join(rng.choice(words, int(rng.integers(0 if number else 1, 60))))
