@@ -31,7 +31,9 @@ def records(out: Path, case: dict[str, Any]) -> Path:
     who = {row[0]: row[1] for row in case["encounters"]}
     tables: dict[str, Rows] = {
         "patients": [{k: at(v) if k in TIMES else v for k, v in row.items()} for row in case.get("patients", [])],
-        "encounters": [stay(r[0], r[1], at(r[2]), at(r[3]), disposition=r[4], **more(r, 5)) for r in case["encounters"]],
+        "encounters": [
+            stay(r[0], r[1], at(r[2]), at(r[3]), disposition=r[4], **more(r, 5)) for r in case["encounters"]
+        ],
         "notes": [(hp if r[1] == "hp" else dc)(r[0], who[r[0]], at(r[2]), **more(r, 3)) for r in case.get("notes", [])],
         "diagnoses": [
             {"encounter_id": r[0], "patient_id": who[r[0]], "code": r[1], "code_version": r[2]}

@@ -7,16 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
-from pydantic import ValidationError
 
-from lang1.common.errors import ArtefactError, InputError, SettingsError
 from lang1.records.schema import OPTIONAL_TABLES, TABLES
 from lang1.records.store import RecordsMeta, new_records
 from lang1.remede.benchmark import Benchmark
-from lang1.remede.build import BuildSettings, build
-from lang1.remede.card import Card, load_card
-from lang1.remede.settings import TASKS, presets
+from lang1.remede.build import BuildSettings
 
 Rows = list[dict[str, Any]]
 END = datetime(2024, 12, 31)

@@ -6,9 +6,9 @@ import itertools
 from datetime import date, datetime, time, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from lang1.common.errors import SettingsError
 from lang1.common.settings import Settings, read_yaml, validate_settings
@@ -95,6 +95,13 @@ class Calendar(Blocks):
         return self.tasks.get(task, self)
 
 
+# Tagged, so that an error in one's own blocks names the field and not that it is no preset.
+PresetOrBlocks = Annotated[
+    Annotated[str, Tag("preset")] | Annotated[Calendar, Tag("blocks")],
+    Discriminator(lambda value: "preset" if isinstance(value, str) else "blocks"),
+]
+
+
 class BuildSettings(Settings):
     """How a benchmark is built from records.
 
@@ -115,7 +122,7 @@ class BuildSettings(Settings):
     """
 
     tasks: tuple[str, ...] | None = None
-    calendar: str | Calendar | None = "paper"
+    calendar: PresetOrBlocks | None = "paper"
     policy: Policy = "patients-apart"
     salt: str = "remede-1"
     fractions: Fractions | None = None
