@@ -16,7 +16,7 @@ from lang1.remede.benchmark import Benchmark
 
 # Words, and numbers with their decimals: scikit-learn's own pattern would tear 1.9 apart and drop single digits.
 WORD = r"(?u)\w+(?:\.\d+)?"
-GRID = (0.5, 2.0, 8.0, 32.0)
+GRID = (0.1, 0.5, 2.0, 8.0, 32.0)
 # The vocabulary is learnt on so many train notes at most: word pairs of a whole hospital would not fit in memory.
 VOCABULARY_NOTES = 50_000
 MOST_TERMS = 300_000
