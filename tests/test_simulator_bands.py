@@ -19,8 +19,6 @@ from lang1.simulator.simulate import simulate
 from lang1.simulator.styles import system
 
 TFIDF_TRAIN = 6000
-# A phrase's AUROC at this size is the best of thousands, each with a standard error up to this.
-NGRAM_SLACK = 0.02
 
 
 @pytest.mark.parametrize("preset", list(bands.SHARES))
@@ -62,13 +60,11 @@ def test_no_phrase_gives_it_away_and_tfidf_stays_behind(preset: str, tmp_path: P
     module = bench()
     settings = SimulatorSettings.model_validate({"preset": preset, "patients": 5000, "seed": 21, "workers": 2})
     simulate(tmp_path / "sim", settings)
-    for task, (y, p, texts, who) in module.frames(tmp_path / "sim", "riverside").items():
-        if task != "comorbidity" and min(np.bincount(y, minlength=p.shape[1])) >= 100:
-            found, phrase = module.best_ngram(texts, y, p.shape[1])
-            assert found < bands.NGRAM_AUROC_BELOW + NGRAM_SLACK, (task, phrase)
-        order = np.lexsort((np.arange(len(y)), who))
-        fit, test = order[:TFIDF_TRAIN], order[TFIDF_TRAIN:]
-        fit = fit[~np.isin(who[fit], who[test])]
-        got = module.tfidf_auroc([texts[i] for i in fit], y[fit], [texts[i] for i in test], y[test], p.shape[1])
-        assert module.auroc(y[test], p[test]) - got >= bands.TFIDF_GAP_AT_LEAST, task
-        assert got > 0.5, f"{task}: the words alone should say something"
+    found = module.frames(tmp_path / "sim", "riverside")
+    for task, r in module.judge(found, TFIDF_TRAIN).items():
+        f = found[task]
+        # Among thousands of phrases the best of a small sample wins by luck: only classes with many cases are asked.
+        if task != "comorbidity" and min(np.bincount(f.y, minlength=f.p.shape[1])) >= 500:
+            assert r["best_ngram_auroc"] < bands.NGRAM_AUROC_BELOW, (task, r["best_ngram"])
+        assert r["tfidf_gap"] >= bands.TFIDF_GAP_AT_LEAST, task
+        assert r["tfidf_auroc"] > 0.52, f"{task}: the words alone should say something"

@@ -81,9 +81,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
 
 def test_oracle_is_calibrated(large: tuple[Any, Path]) -> None:
     module, out = large
-    for task, (y, p, _, _) in module.frames(out, "riverside").items():
-        assert np.allclose(p.sum(axis=1), 1.0)
-        assert module.calibration_z(y, p) < LARGEST_Z, task
+    for task, f in module.frames(out, "riverside").items():
+        assert np.allclose(f.p.sum(axis=1), 1.0)
+        assert module.calibration_z(f.y, f.p) < LARGEST_Z, task
 
 
 def test_oracle_is_calibrated_in_groups_it_does_not_read(large: tuple[Any, Path]) -> None:
@@ -99,10 +99,9 @@ def test_oracle_is_calibrated_in_groups_it_does_not_read(large: tuple[Any, Path]
         JOIN read_parquet('{out}/riverside/patients/*.parquet') USING (patient_id)"""
     ).fetchall()
     cuts = {row[0]: row[1:] for row in rows}
-    found = module.labels(out / "riverside")
-    frames = module.frames(out, "riverside")
-    for task, (y, p, _, _) in frames.items():
-        groups = [cuts[e] for e in found[task]]
+    for task, f in module.frames(out, "riverside").items():
+        y, p = f.y, f.p
+        groups = [cuts[e] for e in f.encounters]
         for which in range(6 if task != "readmission" else 7):  # the way home is known only at discharge
             for value in {g[which] for g in groups}:
                 rows_in = np.array([g[which] == value for g in groups])

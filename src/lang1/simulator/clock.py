@@ -43,8 +43,13 @@ def paperwork(stays: Stays, system: System, rng: np.random.Generator) -> Paperwo
         [rng.integers(30, 360, n), rng.integers(360, PROMPT_WITHIN + 1, n)],
         rng.integers(PROMPT_WITHIN + 60, 20_000, n),
     )
+    # A time at midnight reads as a bare date elsewhere: no note becomes available on the stroke of it.
+    available = available + (available % DAY == 0)
+    delay = delay + ((stays.leave + delay) % DAY == 0)
     signed = u[:, 2] > 0.015
     there = u[:, 3] > 0.01
+    amended = stays.leave + rng.integers(15 * DAY, 40 * DAY, n)
+    amended = amended + (amended % DAY == 0)
     return Paperwork(
         admission_there=u[:, 4] > 0.01,
         admission_late=late,
@@ -54,6 +59,6 @@ def paperwork(stays: Stays, system: System, rng: np.random.Generator) -> Paperwo
         discharge_delay=delay.astype(np.int64),
         preliminary=there & (rng.random(n) < 0.03),
         addendum=there & signed & (rng.random(n) < 0.04),
-        addendum_available=(stays.leave + rng.integers(15 * DAY, 40 * DAY, n)).astype(np.int64),
+        addendum_available=amended.astype(np.int64),
         coded=u[:, 5] > system.uncoded,
     )

@@ -102,6 +102,8 @@ def _visit_notes(rows: list[tuple[Any, ...]], ids: Ids, visits: Visits, rng: np.
 def _table(ids: Ids, rows: list[tuple[Any, ...]]) -> pa.Table:
     columns = list(zip(*rows, strict=True)) if rows else [()] * 10
     signed = np.array([-1 if s is None else s for s in columns[7]], dtype=np.int64)
+    available = np.array(columns[8], dtype=np.int64)
+    available += available % DAY == 0  # a time at midnight reads as a bare date elsewhere
     texts = pa.string()
     return pa.table(
         {
@@ -113,7 +115,7 @@ def _table(ids: Ids, rows: list[tuple[Any, ...]]) -> pa.Table:
             "department": pa.array(columns[5], type=texts),
             "created_time": ids.times(np.array(columns[6], dtype=np.int64)),
             "signed_time": ids.times(signed, signed >= 0),
-            "available_time": ids.times(np.array(columns[8], dtype=np.int64)),
+            "available_time": ids.times(available),
             "text": pa.array(columns[9], type=texts),
         }
     )
