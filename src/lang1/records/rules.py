@@ -45,8 +45,7 @@ def _duplicate(table: str, key: str) -> Rule:
     return Rule(table, f"duplicate {key}", source, "t.nth > 1", f"'{key} ''', t.{key}, ''' was there before'")
 
 
-def _orphan(table: str, parent: str, key: str, says_key: str | None = None) -> Rule:
-    says_key = says_key or key
+def _orphan(table: str, parent: str, key: str) -> Rule:
     return Rule(
         table,
         f"{key} not in {parent}",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import duckdb
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from lang1.common.artefact import InputRef, file_sha256
@@ -18,7 +19,7 @@ from lang1.records.readers.source import name, open_source, read_into
 from lang1.records.readers.values import OFFSET
 from lang1.records.rules import at
 from lang1.records.schema import ENCOUNTER_CLASSES, NOTE_TYPES, TimeBasis
-from lang1.records.store import PART_ROWS, RecordsMeta, new_records, quoted
+from lang1.records.store import RecordsMeta, new_records, quoted
 
 DATE_HINT = "expected a date or time such as 2024-01-31 14:05, without a UTC offset (else give date_format)"
 
@@ -116,7 +117,7 @@ def ingest_labelled(file: Path, out: Path, settings: LabelledSettings, *, overwr
                 draft.leave_out(reason, rows)
                 draft.extra.setdefault("left_out_examples", {})[reason] = example
             for table, query in _queries(settings).items():
-                draft.write_stream(table, connection.sql(query).to_arrow_reader(PART_ROWS))
+                draft.write_stream(table, pa.RecordBatchReader.from_stream(connection.sql(query)))
             for number, task in enumerate(settings.labels):
                 draft.counts.setdefault("without_label", {})[task] = _count(
                     connection, f"timed WHERE label_{number} IS NULL"

@@ -1,7 +1,7 @@
 """Any CSV or Parquet files as records, by a YAML mapping (``lang1 ingest tables --map FILE``).
 
 Every value is read as text and typed here, so that the row and value that fail can be named. Rows go through a DuckDB
-database on disk: memory stays flat in the size of the extract.
+database on disk whose cache is bounded, so an extract may be larger than memory.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from lang1.common.artefact import InputRef, file_sha256
 from lang1.common.errors import InputError
@@ -21,7 +22,7 @@ from lang1.records.readers.mapping import TablesMap
 from lang1.records.readers.source import SourceFile, find_files, name, open_source, read_into
 from lang1.records.readers.values import Column, typed_columns
 from lang1.records.rules import ALL_TABLES, at, check, rules
-from lang1.records.store import PART_ROWS, RecordsDraft, new_records, quoted, sql_type
+from lang1.records.store import RecordsDraft, new_records, quoted, sql_type
 
 __all__ = ["ingest_tables", "init_mapping"]
 
@@ -70,7 +71,8 @@ def ingest_tables(map_file: Path, out: Path, overrides: Iterable[str] = (), *, o
             with Meter("ingest tables", len(sources), "tables") as meter:
                 for table in ALL_TABLES:
                     stage.table(table, sources.get(table, []))
-                    meter.add(1 if table in sources else 0, table)
+                    if table in sources:
+                        meter.add(1, table)
             stage.keep_rules()
             for table in sources:
                 stage.write(table)
@@ -172,7 +174,7 @@ class _Stage:
     def write(self, table: str) -> None:
         """Write a staged table, in the order of the source."""
         rows = self.connection.sql(f"SELECT {', '.join(ALL_TABLES[table].names)} FROM {table}")
-        self.draft.write_stream(table, rows.to_arrow_reader(PART_ROWS))
+        self.draft.write_stream(table, pa.RecordBatchReader.from_stream(rows))
 
     def _count(self, reason: str, rows: int, example: str) -> None:
         self.draft.leave_out(reason, rows)
