@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,10 @@ def collect(
 
 
 def write_results(
-    out: Path, results: Mapping[str, Any], inputs: Mapping[str, Path | Sequence[Path]] | None = None
+    out: Path,
+    results: Mapping[str, Any],
+    inputs: Mapping[str, Path | Sequence[Path]] | None = None,
+    finish: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write a results folder that holds ``results.json``.
 
@@ -109,6 +112,7 @@ def write_results(
         out: the folder.
         results: what :func:`collect` returned.
         inputs: the folders that it was made of, by role.
+        finish: called with the path of ``results.json`` before the folder counts as complete (draws the report).
 
     Raises:
         ArtefactError: ``out`` exists already.
@@ -121,6 +125,8 @@ def write_results(
     settings = results.get("settings", {}).get("evaluation", {})
     with new_folder(out, KIND, inputs=refs, settings=settings) as draft:
         write_json(draft.path / FILE, _plain(results))
+        if finish is not None:
+            finish(draft.path / FILE)
         draft.counts = {"rows": len(results["rows"]), "curves": len(results["curves"])}
         draft.extra = {"title": results["title"]}
     return out
@@ -182,7 +188,8 @@ def _learning(model: Folder) -> list[dict[str, Any]]:
             if key in PLACES or isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             if math.isfinite(value):
-                x, y = series.setdefault(f"{kind}/{key}", ([], []))
+                name = key.replace("/", ":", 1)
+                x, y = series.setdefault(name if kind == "train" else f"{kind}_{name}", ([], []))
                 x.append(record.get("tokens", record.get("step", 0)))
                 y.append(value)
     stage = str(model.manifest.extra.get("stage", ""))

@@ -122,6 +122,7 @@ def _predictions(inputs: Inputs, settings: PredictionsStep, out: Path) -> None:
 
 def _report(inputs: Inputs, settings: ReportStep, out: Path) -> None:
     from lang1.evaluation.results import collect, write_results
+    from lang1.reporting.report import render
 
     results = collect(
         _one(inputs, "benchmark"),
@@ -132,7 +133,7 @@ def _report(inputs: Inputs, settings: ReportStep, out: Path) -> None:
         subtitle=settings.subtitle,
         extra_warnings=settings.notes,
     )
-    write_results(out, results, inputs=inputs)
+    write_results(out, results, inputs=inputs, finish=lambda file: render(file, file.with_name("report.html")))
 
 
 STEP_KINDS: dict[str, StepKind] = {
