@@ -14,7 +14,7 @@ from lang1.evaluation.examples import Asked, labels_of
 from lang1.evaluation.predictions import Predictions, place_of, probability_matrix
 from lang1.evaluation.scorers.linear import Ints
 from lang1.evaluation.settings import EvaluateSettings
-from lang1.metrics.auroc import Floats, auroc, class_aurocs, kept_classes
+from lang1.metrics.auroc import MIN_CASES, Floats, auroc, class_aurocs, kept_classes
 from lang1.metrics.bootstrap import (
     RankDraws,
     Resamples,
@@ -106,12 +106,16 @@ class _Writer:
         self,
         metric: str,
         value: float,
-        bounds: tuple[float, float] = (float("nan"), float("nan")),
+        draws: Floats | None = None,
         *,
+        bounds: tuple[float, float] | None = None,
         class_: int | None = None,
         versus: str | None = None,
         note: str | None = None,
     ) -> None:
+        """Bounds come from the draws unless given; ``sd`` is the draws', since the paper gives ± 1.96 SD."""
+        low, high = bounds or interval(draws if draws is not None else [])
+        usable = draws[np.isfinite(draws)] if draws is not None else np.empty(0)
         events: int | None = None
         if class_ is not None:
             events = self.result.class_counts[class_]
@@ -124,8 +128,9 @@ class _Writer:
                 "regime": self.one.regime,
                 "metric": metric,
                 "value": _number(value),
-                "low": _number(bounds[0]),
-                "high": _number(bounds[1]),
+                "low": _number(low),
+                "high": _number(high),
+                "sd": float(usable.std(ddof=1)) if len(usable) > 1 else None,
                 "n": self.result.n,
                 "events": events,
                 "split": self.result.split,
@@ -142,23 +147,21 @@ def _ranks(writer: _Writer, model: Answered, labels: Ints, by_class: dict[int, R
     if binary:
         model.auroc = auroc(labels == 1, model.table[:, 1])
         model.draws = by_class[1].auroc
-        writer.add("auroc", model.auroc, interval(model.draws), note=_spread(model.draws))
+        writer.add("auroc", model.auroc, model.draws)
         value = average_precision(labels == 1, model.table[:, 1])
-        writer.add("auprc", value, interval(by_class[1].average_precision))
+        writer.add("auprc", value, by_class[1].average_precision)
         return
     each = class_aurocs(labels, model.table)
     model.auroc = float(np.mean(list(each.values()))) if each else float("nan")
     model.draws = np.mean([by_class[c].auroc for c in each], axis=0) if each else np.array([np.nan])
     out = [str(c) for c in range(len(writer.result.class_counts)) if c not in each]
-    left = f"; left out for fewer than 20 cases: class {', '.join(out)}" if out else ""
-    note = f"macro one-vs-rest over {len(each)} classes{left}"
-    spread = _spread(model.draws)
-    writer.add("auroc", model.auroc, interval(model.draws), note=f"{note}; {spread}" if spread else note)
+    left = f"left out of the macro average for fewer than {MIN_CASES} cases: class {', '.join(out)}" if out else None
+    writer.add("auroc", model.auroc, model.draws, note=left)
     for c, value in each.items():
-        writer.add("auroc_class", value, interval(by_class[c].auroc), class_=c)
+        writer.add("auroc_class", value, by_class[c].auroc, class_=c)
     for c in each:
         precision = average_precision(labels == c, model.table[:, c])
-        writer.add("auprc", precision, interval(by_class[c].average_precision), class_=c)
+        writer.add("auprc", precision, by_class[c].average_precision, class_=c)
 
 
 def _probabilities(
@@ -171,7 +174,7 @@ def _probabilities(
     binary: bool,
 ) -> None:
     def mean_row(metric: str, values: Floats, class_: int | None = None) -> None:
-        writer.add(metric, float(values.mean()), interval(mean_draws(values, resamples)), class_=class_)
+        writer.add(metric, float(values.mean()), mean_draws(values, resamples), class_=class_)
 
     for c in judged:
         mean_row("prevalence", (labels == c).astype(np.float64), None if binary else c)
@@ -184,7 +187,8 @@ def _probabilities(
     for c in judged:
         for metric, fit in (("calibration_in_the_large", in_the_large), ("calibration_slope", slope)):
             found: Estimate = fit(labels == c, model.table[:, c], subjects)
-            writer.add(metric, found.value, (found.low, found.high), class_=None if binary else c, note=robust)
+            bounds = (found.low, found.high)
+            writer.add(metric, found.value, bounds=bounds, class_=None if binary else c, note=robust)
     if model.option_mass is not None:
         mean_row("option_mass", model.option_mass)
 
@@ -218,9 +222,7 @@ def _comparisons(result: Scored, answered: Sequence[Answered], binary: bool) -> 
         if oracle is not None and model is not oracle:
             share = float(attained_share(model.auroc, oracle.auroc))
             draws = attained_share(model.draws, oracle.draws)
-            writer.add(
-                "attained_share", share, interval(draws), note="(AUROC - 0.5)/(oracle - 0.5), resampled together"
-            )
+            writer.add("attained_share", share, draws, note="(AUROC - 0.5)/(oracle - 0.5), resampled together")
         if model.one.regime not in TRAINED:
             continue
         for other in answered:
@@ -229,9 +231,9 @@ def _comparisons(result: Scored, answered: Sequence[Answered], binary: bool) -> 
                 writer.add(
                     "auroc",
                     model.auroc - other.auroc,
-                    interval(gap),
+                    gap,
                     versus=other.one.key,
-                    note=_p_value(two_sided_p(gap), len(gap)),
+                    note=_p_value(two_sided_p(gap)),
                 )
 
 
@@ -258,17 +260,8 @@ def _answered(one: Predictions, ids: Sequence[str], n_classes: int, task: str, s
     )
 
 
-def _spread(draws: Floats) -> str | None:
-    """The paper's way of giving uncertainty, beside the percentile interval."""
-    usable = draws[np.isfinite(draws)]
-    return f"± 1.96 SD: {1.96 * float(usable.std(ddof=1)):.4f}" if len(usable) > 1 else None
-
-
-def _p_value(p: float, draws: int) -> str | None:
-    if math.isnan(p):
-        return None
-    least = 2 / (draws + 1)
-    return f"p < {2 * least:.1g}" if p <= least else f"p = {p:.3g}"
+def _p_value(p: float) -> str | None:
+    return None if math.isnan(p) else f"p = {p:.3g}"
 
 
 def _number(value: float) -> float | None:

@@ -153,7 +153,7 @@ def interval(draws: npt.ArrayLike, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of the resamples in which the number exists; NaN where it exists in fewer than 9 of 10."""
     found = np.asarray(draws, dtype=np.float64)
     usable = found[np.isfinite(found)]
-    if len(usable) < 0.9 * len(found) or not len(usable):
+    if not len(usable) or len(usable) < 0.9 * len(found):
         return float("nan"), float("nan")
     low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
