@@ -62,25 +62,23 @@ def gradient_boosting(asked: Asked, settings: EvaluateSettings) -> Trained:
         known = np.isin(y_val, np.unique(y))
         judged = known.sum() > 0 and len(np.unique(y_val[known])) > 1
         best: tuple[tuple[float, float], HistGradientBoostingClassifier, str] | None = None
-        for leaves in LEAVES if judged else LEAVES[1:2]:
-            model = HistGradientBoostingClassifier(max_leaf_nodes=leaves, early_stopping=judged, **fixed)
-            with threadpool_limits(_threads(len(y))):
+        with threadpool_limits(_threads(len(y))):
+            for leaves in LEAVES if judged else LEAVES[1:2]:
+                model = HistGradientBoostingClassifier(max_leaf_nodes=leaves, early_stopping=judged, **fixed)
+                area, rank = float("nan"), (0.0, 0.0)
                 if judged:
                     model.fit(x, y, X_val=x_val[known], y_val=y_val[known])
+                    said = expand(model.predict_proba(x_val), model.classes_, rows.n_classes)
+                    area = task_auroc(y_val, said)
+                    rank = (0.0 if np.isnan(area) else area, -float(log_loss_rows(y_val, said).mean()))
                 else:
                     model.set_params(max_iter=100).fit(x, y)
-            if judged:
-                said = expand(model.predict_proba(x_val), model.classes_, rows.n_classes)
-                area = task_auroc(y_val, said)
-                rank = (0.0 if np.isnan(area) else area, -float(log_loss_rows(y_val, said).mean()))
-            else:
-                area, rank = float("nan"), (0.0, 0.0)
-            told = f"{leaves} leaves, {model.n_iter_} trees, validation AUROC {area:.4f}"
-            if best is None or rank > best[0]:
-                best = (rank, model, told)
-        assert best is not None
-        _, model, told = best
-        scored = model.predict_proba(encode(rows.scored))
+                told = f"{leaves} leaves, {model.n_iter_} trees, validation AUROC {area:.4f}"
+                if best is None or rank > best[0]:
+                    best = (rank, model, told)
+            assert best is not None
+            _, model, told = best
+            scored = model.predict_proba(encode(rows.scored))
         trained.probabilities[rows.task] = expand(scored, model.classes_, rows.n_classes)
         trained.chosen[rows.task] = told
     return trained
