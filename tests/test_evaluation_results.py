@@ -20,7 +20,10 @@ from lang1.metrics.auroc import auroc
 from lang1.remede.benchmark import Benchmark
 
 SETTINGS = EvaluateSettings()
-ROW_KEYS = set("task model regime metric value low high n events split stratum class versus seed note".split(" "))
+ROW_KEYS = {
+    *["task", "model", "regime", "metric", "value", "low", "high", "n", "events"],
+    *["split", "stratum", "class", "versus", "seed", "note"],
+}
 
 
 @pytest.fixture(scope="module")
