@@ -131,7 +131,8 @@ def test_nothing_is_asked_before_its_note(task: str, tmp_path: Path) -> None:
         late = connection.execute("""
             SELECT count(*) FROM examples x JOIN notes n USING (note_id)
             WHERE n.available_time > x.prediction_time OR n.encounter_id <> x.encounter_id
-                OR n.parent_note_id IS NOT NULL OR x.patient_id <> n.patient_id OR x.horizon_end < x.prediction_time""").fetchall()
+                OR n.parent_note_id IS NOT NULL
+                OR x.patient_id <> n.patient_id OR x.horizon_end < x.prediction_time""").fetchall()
     assert late == [(0,)]
     assert benchmark.examples().num_rows > 100
 
