@@ -165,11 +165,12 @@ def _shares(spec: PresetSpec) -> F64:
 
 def _trends(n: int, dangerous: F64, lean: F64, rng: np.random.Generator) -> I8:
     """Trends that lean to the dangerous side with ``lean`` (a little: signs must stay weak one by one)."""
-    up = np.sign(dangerous)
-    bad, good = 0.30 * np.exp(0.25 * lean), 0.30 * np.exp(-0.25 * lean)
+    up = np.where(dangerous < 0, -1, 1)
+    tilt = 0.25 * np.outer(lean, dangerous != 0)
+    bad, good = 0.30 * np.exp(tilt), 0.30 * np.exp(-tilt)
     total = bad + good + 0.40
     u = rng.random((n, len(dangerous)))
-    value = np.where(u < (bad / total)[:, None], 1, np.where(u > 1 - (good / total)[:, None], -1, 0))
+    value = np.where(u < bad / total, 1, np.where(u > 1 - good / total, -1, 0))
     return (value * up).astype(np.int8)
 
 

@@ -38,15 +38,15 @@ class PresetSpec:
 
 PRESETS: dict[Preset, PresetSpec] = {
     "default": PresetSpec(
-        death_intercept=-6.64, death_scale=1.0, stay_intercepts=(0.903, -0.775, -0.350, 0.221), stay_scale=0.75,
-        denial_intercept=-2.01, denial_scale=1.0, return_intercept=-2.67, return_scale=0.75,
-        burden=0.205, burden_spread=1.12, grave=0.22, mention_inactive=0.22, coding=0.88, miscoding=0.05, more_stays=0.45,
-        gap_days=420.0, other_encounters=1.5, death_after=0.012, progress_notes=1.5, radiology=0.5, pathology=0.06,
-        long_notes=True, authors=8,
+        death_intercept=-6.75, death_scale=0.9, stay_intercepts=(0.942, -0.802, -0.373, 0.233), stay_scale=0.6,
+        denial_intercept=-1.99, denial_scale=1.0, return_intercept=-2.66, return_scale=0.65,
+        burden=0.205, burden_spread=1.12, grave=0.22, mention_inactive=0.22, coding=0.88, miscoding=0.05,
+        more_stays=0.45, gap_days=420.0, other_encounters=1.5, death_after=0.012, progress_notes=1.5,
+        radiology=0.5, pathology=0.06, long_notes=True, authors=8,
     ),
     "high-acuity": PresetSpec(
-        death_intercept=-4.59, death_scale=1.0, stay_intercepts=(0.044, -0.520, 0.099, 0.378), stay_scale=0.75,
-        denial_intercept=-1.67, denial_scale=1.0, return_intercept=-2.27, return_scale=0.75,
+        death_intercept=-5.10, death_scale=1.0, stay_intercepts=(0.048, -0.501, 0.063, 0.389), stay_scale=0.6,
+        denial_intercept=-1.67, denial_scale=1.0, return_intercept=-2.23, return_scale=0.65,
         burden=1.30, burden_spread=0.8, grave=1.0, mention_inactive=0.25, coding=0.94, miscoding=0.03, more_stays=0.5,
         gap_days=420.0, other_encounters=0.15, death_after=0.03, progress_notes=0.5, radiology=0.25, pathology=0.03,
         long_notes=False, authors=3,

@@ -30,61 +30,59 @@ class Sign:
 
 # Admission trends: -1 lower, 0 unchanged, +1 higher. `share` is unused.
 TRENDS: tuple[Sign, ...] = (
-    Sign(("oxygen need", "o2 need", "oxygen use", "o2 flow"), death=0.64, stay=(-0.45, -0.10, 0.10, 0.45)),
-    Sign(("confusion", "delirium", "confusion", "restlessness"), death=0.58, stay=(-0.30, -0.35, 0.20, 0.45)),
-    Sign(("pulse", "heart rate", "pulse rate", "rate"), death=0.50, stay=(-0.30, 0.30, 0.30, -0.30)),
-    Sign(("lactate", "lactate", "lactic acid", "acid"), death=0.68, stay=(-0.20, -0.30, 0.45, 0.05)),
-    Sign(("swelling", "edema", "swelling", "fluid"), death=0.44, stay=(-0.40, 0.20, 0.45, -0.25)),
-    Sign(("bleeding", "bleeding", "oozing", "blood loss"), death=0.56, stay=(0.10, -0.45, 0.45, -0.10)),
-    Sign(("urine", "urine output", "urine", "uop"), death=-0.64, stay=(0.20, 0.40, -0.15, -0.45)),
-    Sign(("alertness", "alertness", "wakefulness", "attention"), death=-0.64, stay=(0.45, -0.20, 0.20, -0.45)),
-    Sign(("pressure", "blood pressure", "bp", "pressure"), death=-0.62, stay=(0.30, 0.25, -0.45, -0.10)),
-    Sign(("appetite", "appetite", "intake", "eating"), death=-0.44, stay=(0.10, 0.45, -0.30, -0.25)),
-    Sign(("strength", "strength", "grip", "strength"), death=-0.48, stay=(0.45, 0.15, -0.30, -0.30)),
-    Sign(("platelets", "platelets", "plt", "platelet count"), death=-0.56, stay=(-0.30, 0.45, -0.35, 0.20)),
+    Sign(("oxygen need", "o2 need", "oxygen use", "o2 flow"), death=0.80),
+    Sign(("confusion", "delirium", "confusion", "restlessness"), death=0.74),
+    Sign(("pulse", "heart rate", "pulse rate", "rate"), death=0.66),
+    Sign(("lactate", "lactate", "lactic acid", "acid"), death=0.82),
+    Sign(("swelling", "edema", "swelling", "fluid"), stay=(-0.9, 0.3, 0.85, -0.25)),
+    Sign(("bleeding", "bleeding", "oozing", "blood loss"), stay=(0.3, -0.9, 0.75, -0.15)),
+    Sign(("urine", "urine output", "urine", "uop"), death=-0.80),
+    Sign(("alertness", "alertness", "wakefulness", "attention"), death=-0.80),
+    Sign(("pressure", "blood pressure", "bp", "pressure"), death=-0.76),
+    Sign(("appetite", "appetite", "intake", "eating"), stay=(0.1, 0.9, -0.35, -0.65)),
+    Sign(("strength", "strength", "grip", "strength"), stay=(0.9, 0.1, -0.35, -0.65)),
+    Sign(("platelets", "platelets", "plt", "platelet count"), death=-0.70),
 )
 
 # Admission statements, written where they hold.
 STATEMENTS: tuple[Sign, ...] = (
     Sign(
-        ("came from nursing home", "from snf", "nursing home resident", "lives in facility"),
-        0.20,
-        0.72,
-        (-0.60, 0.00, 0.15, 0.45),
+        ("came from care facility", "from snf", "care facility resident", "lives in facility"),
+        0.24,
+        1.10,
+        (-0.8, 0.0, 0.2, 0.6),
     ),
-    Sign(
-        ("uses home oxygen", "on home o2", "wears oxygen at home", "has home o2"), 0.16, 0.72, (-0.45, 0.00, 0.45, 0.00)
-    ),
-    Sign(("has central line", "line in place", "has port", "port in place"), 0.15, 0.58, (-0.45, -0.30, 0.00, 0.75)),
-    Sign(("fell last week", "recent fall", "fell at home", "had fall"), 0.22, 0.36, (-0.30, 0.60, 0.00, -0.30)),
+    Sign(("uses oxygen tank", "o2 tank", "wears oxygen always", "has o2 tank"), 0.20, 1.00),
+    Sign(("has central line", "line in place", "has port", "port in place"), 0.22, 0.0, (-0.8, -0.4, 0.0, 1.2)),
+    Sign(("fell last week", "recent fall", "fell at home", "had fall"), 0.25, 0.0, (-0.3, 1.2, -0.2, -0.7)),
     Sign(
         ("walks without help", "ambulates alone", "walks unaided", "independent gait"),
-        0.35,
-        -1.01,
-        (0.75, 0.15, -0.30, -0.60),
+        0.38,
+        -1.15,
+        (0.9, 0.1, -0.3, -0.7),
     ),
-    Sign(("works full time", "employed", "still working", "has job"), 0.25, -0.87, (0.60, 0.30, -0.45, -0.45)),
-    Sign(("skin is mottled", "mottled skin", "legs mottled", "mottling seen"), 0.10, 1.09, (-0.30, -0.15, 0.00, 0.45)),
-    Sign(("weight loss noted", "lost weight", "weight loss", "wt loss"), 0.20, 0.65, (-0.45, 0.00, 0.30, 0.15)),
-    Sign(("open wound seen", "open wound", "wound present", "has wound"), 0.15, 0.29, (-0.60, -0.45, 0.30, 0.75)),
+    Sign(("works full time", "employed", "still working", "has job"), 0.28, -1.00),
+    Sign(("skin is mottled", "mottled skin", "legs mottled", "mottling seen"), 0.18, 1.15),
+    Sign(("weight loss noted", "lost weight", "weight loss", "wt loss"), 0.25, 0.90),
+    Sign(("open wound seen", "open wound", "wound present", "has wound"), 0.22, 0.0, (-0.9, -0.4, 1.0, 0.3)),
     Sign(
         ("good family support", "family supportive", "family at bedside", "support good"),
         0.40,
-        -0.36,
-        (0.45, 0.45, -0.45, -0.45),
+        0.0,
+        (0.8, 0.3, -0.5, -0.6),
     ),
 )
 
 # Plan: -1 held, 0 later, +1 now.
 PLANS: tuple[Sign, ...] = (
-    Sign(("antibiotics", "iv abx", "antibiotics", "abx"), stay=(-0.70, 0.05, 0.15, 0.50)),
-    Sign(("diuretics", "lasix", "water pills", "furosemide"), stay=(-0.15, 0.15, 0.55, -0.55)),
-    Sign(("scan", "ct", "imaging", "ct scan"), stay=(0.55, -0.20, 0.10, -0.45)),
-    Sign(("therapy", "pt", "physical therapy", "rehab eval"), stay=(-0.20, 0.65, -0.15, -0.30)),
-    Sign(("scope", "egd", "endoscopy", "scope"), stay=(0.15, 0.55, -0.65, -0.05)),
-    Sign(("drain", "drain", "drainage", "tube"), stay=(-0.55, -0.10, 0.10, 0.55)),
-    Sign(("transfusion", "prbc", "blood", "transfusion"), stay=(0.25, -0.55, 0.55, -0.25)),
-    Sign(("consult", "consult", "specialist", "consultant"), stay=(0.55, -0.55, -0.25, 0.25)),
+    Sign(("antibiotics", "iv abx", "antibiotics", "abx"), stay=(-1.05, 0.08, 0.22, 0.75)),
+    Sign(("diuretics", "lasix", "water pills", "furosemide"), stay=(-0.22, 0.22, 0.83, -0.83)),
+    Sign(("scan", "ct", "imaging", "ct scan"), stay=(0.83, -0.30, 0.15, -0.68)),
+    Sign(("therapy", "pt", "physical therapy", "rehab eval"), stay=(-0.30, 0.98, -0.22, -0.45)),
+    Sign(("scope", "egd", "endoscopy", "scope"), stay=(0.22, 0.83, -0.98, -0.08)),
+    Sign(("drain", "drain", "drainage", "tube"), stay=(-0.83, -0.15, 0.15, 0.83)),
+    Sign(("transfusion", "prbc", "blood", "transfusion"), stay=(0.38, -0.83, 0.83, -0.38)),
+    Sign(("consult", "consult", "specialist", "consultant"), stay=(0.83, -0.83, -0.38, 0.38)),
 )
 
 # Insurance papers: held or lacking; `other` is the log-odds of denial of holding (+) or lacking (-) it.
@@ -105,24 +103,24 @@ COVERAGE: tuple[Sign, ...] = (
         ("expected to cross two midnights", "two midnights met", "needs two nights", "two mn rule"), 0.40, other=-0.83
     ),
     Sign(("observation was offered first", "obs first", "began as observation", "obs status first"), 0.22, other=1.05),
-    Sign(("home is out of state", "out of state", "lives out of area", "out of area"), 0.12, other=0.90),
+    Sign(("residence is out of state", "out of state", "lives out of area", "out of area"), 0.12, other=0.90),
     Sign(("case manager reviewed", "cm reviewed", "seen by case manager", "cm saw"), 0.35, other=-0.68),
 )
 
 # Discharge trends; `other` is the log-odds of return of going up.
 AFTER_TRENDS: tuple[Sign, ...] = (
-    Sign(("pain", "pain", "discomfort", "pain"), other=0.40),
-    Sign(("cough", "cough", "sputum", "cough"), other=0.34),
-    Sign(("leg swelling", "leg edema", "ankle swelling", "ble edema"), other=0.40),
-    Sign(("dizziness", "dizziness", "lightheadedness", "dizzy spells"), other=0.36),
-    Sign(("weight", "weight", "body weight", "wt"), other=0.42),
-    Sign(("creatinine", "creatinine", "creat", "cr"), other=0.38),
-    Sign(("walking", "gait", "mobility", "walking"), other=-0.42),
-    Sign(("eating", "po intake", "oral intake", "diet"), other=-0.36),
-    Sign(("understanding", "insight", "understanding", "teach back"), other=-0.42),
-    Sign(("energy", "energy", "stamina", "energy"), other=-0.34),
-    Sign(("hemoglobin", "hgb", "blood count", "hgb"), other=-0.38),
-    Sign(("saturation", "spo2", "oxygen level", "sat"), other=-0.36),
+    Sign(("pain", "pain", "discomfort", "pain"), other=0.60),
+    Sign(("cough", "cough", "sputum", "cough")),
+    Sign(("leg swelling", "leg edema", "ankle swelling", "ble edema"), other=0.62),
+    Sign(("dizziness", "dizziness", "lightheadedness", "dizzy spells")),
+    Sign(("weight", "weight", "body weight", "wt"), other=0.60),
+    Sign(("creatinine", "creatinine", "creat", "cr")),
+    Sign(("walking", "gait", "mobility", "walking"), other=-0.62),
+    Sign(("eating", "po intake", "oral intake", "diet")),
+    Sign(("understanding", "insight", "understanding", "teach back"), other=-0.64),
+    Sign(("energy", "energy", "stamina", "energy")),
+    Sign(("hemoglobin", "hgb", "blood count", "hgb")),
+    Sign(("saturation", "spo2", "oxygen level", "sat"), other=-0.58),
 )
 AFTER_STATEMENTS: tuple[Sign, ...] = (
     Sign(("lives alone", "lives alone", "home alone", "alone at home"), 0.30, other=0.65),
@@ -138,12 +136,12 @@ PRIOR_STAY = 7  # the statement above that follows from the records and is not d
 
 # Follow-up: booked or not; `other` is the log-odds of return of being booked.
 BOOKINGS: tuple[Sign, ...] = (
-    Sign(("clinic", "pcp visit", "family doctor", "pcp"), 0.55, other=-0.55),
-    Sign(("lab draw", "labs", "blood test", "labs"), 0.50, other=-0.45),
-    Sign(("pharmacy call", "rx call", "pharmacist call", "rph call"), 0.50, other=-0.50),
-    Sign(("infusion", "infusion", "infusion chair", "infusion"), 0.45, other=0.50),
-    Sign(("wound clinic", "wound check", "wound nurse", "wound"), 0.50, other=0.45),
-    Sign(("transfusion chair", "transfusion", "blood chair", "prbc slot"), 0.45, other=0.50),
+    Sign(("clinic", "pcp visit", "family doctor", "pcp"), 0.55, other=-0.90),
+    Sign(("lab draw", "labs", "blood test", "labs"), 0.50, other=-0.90),
+    Sign(("pharmacy call", "rx call", "pharmacist call", "rph call"), 0.50, other=-0.90),
+    Sign(("infusion", "infusion", "infusion chair", "infusion"), 0.45, other=0.90),
+    Sign(("wound clinic", "wound check", "wound nurse", "wound"), 0.50, other=0.90),
+    Sign(("transfusion chair", "transfusion", "blood chair", "prbc slot"), 0.45, other=0.90),
 )
 
 
