@@ -35,7 +35,9 @@ def evaluation_warnings(
     if settings.limit is not None:
         found.append(("warn", f"At most {settings.limit} examples a task and split were scored (limit)."))
     for part in scored:
-        found += _of_part(asked, part)
+        # Beside the headline, small splits are the rule: worth a note, not an alarm.
+        level = "warn" if part.split == asked.benchmark.headline_split else "info"
+        found += [(level if grave == "warn" else grave, text) for grave, text in _of_part(asked, part)]
     for one in made:
         seen = {
             s: n for s, n in (one.folder.manifest.extra.get("seen_subjects") or {}).items() if n and s in asked.splits
