@@ -104,7 +104,8 @@ def test_readmission_equals_brute_force(seed: int) -> None:
     expected, timelines = {}, {}
     for number in range(400):
         who, stays = f"p{number}", timeline(number, chance)
-        death = START + chance.randrange(3000) * HOUR if chance.random() < 0.3 else None
+        moments = [START + chance.randrange(2000) * HOUR, *(s.note for s in stays if s.note), *(s.admit for s in stays)]
+        death = chance.choice(moments) if chance.random() < 0.4 else None
         tables["patients"].append({"patient_id": who, "death_time": death})
         for s in stays:
             kind = "inpatient" if s.inpatient else "observation"

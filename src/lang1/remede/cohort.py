@@ -130,10 +130,14 @@ def prepare(facts: Facts) -> None:
         WHERE encounter_id IS NOT NULL AND parent_note_id IS NULL
     """)
     ((bare,),) = rows(
-        facts.connection, "SELECT count(*) FROM notes WHERE available_time = date_trunc('day', available_time)"
+        facts.connection,
+        "SELECT count(*) FROM notes WHERE available_time = date_trunc('day', available_time) "
+        "OR signed_time = date_trunc('day', signed_time)",
     )
     if bare:
-        facts.note(f"{bare} notes became available at midnight: read as a bare date, which counts from its end.")
+        facts.note(
+            f"{bare} notes became available or were signed at midnight: read as a day, which counts from its end."
+        )
 
 
 def first_note(card: Card, timed: bool) -> str:
