@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lang1.model.attention import Backend, Layout, attend, build_layout, rotary
+from lang1.model.attention import ROWS, Backend, Layout, attend, build_layout, rotary
 from lang1.model.config import ModelSettings
 
 
@@ -187,12 +187,15 @@ class Llama(nn.Module):
         Tokens that are not read pass through the last layer as keys and values only, which saves most of it.
         """
         s = self.settings
-        x = F.embedding(tokens_N, self.model.embed_tokens.weight).to(self.dtype)
+        rows = layout.tokens if read_R is None else read_R.shape[0]
+        if read_R is not None and rows > ROWS:
+            read_R = F.pad(read_R, (0, -rows % ROWS))
+        x = F.embedding(F.pad(tokens_N, (0, layout.tail)), self.model.embed_tokens.weight).to(self.dtype)
         cos, sin = rotary(layout.positions, s.head_dim, s.rope_base, self.dtype)
         last = s.layers - 1
         for number, layer in enumerate(self.model.layers):
             x = layer(x, cos, sin, layout, self.backend, read_R if number == last else None)
-        out: Tensor = self.model.norm(x)
+        out: Tensor = self.model.norm(x)[:rows]
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:

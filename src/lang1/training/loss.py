@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from lang1.model.attention import ROWS
 
 # Rows whose logits exist at a time: at a vocabulary of 4,096 in fp32 they are 16 MB, which stays in a CPU's cache.
 CHUNK_ROWS = 1_024
@@ -72,6 +75,10 @@ def linear_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor,
         target_M: int64 token ids.
         scale_M: weight of each row.
     """
+    short = -hidden_MD.shape[0] % ROWS if hidden_MD.shape[0] > ROWS else 0
+    if short:  # a round number of rows, the added ones without weight: see ROWS
+        hidden_MD = F.pad(hidden_MD, (0, 0, 0, short))
+        target_M, scale_M = F.pad(target_M, (0, short)), F.pad(scale_M, (0, short))
     out: Tensor = _LinearCrossEntropy.apply(hidden_MD, weight_VD, target_M, scale_M)  # type: ignore[no-untyped-call]
     return out
 
@@ -88,5 +95,5 @@ def letter_loss(hidden_AD: Tensor, letters_VD: Tensor, target_A: Tensor, options
     """
     logits = (hidden_AD @ letters_VD.to(hidden_AD.dtype).t()).float()
     beyond = torch.arange(letters_VD.shape[0], device=logits.device)[None] >= options_A[:, None]
-    losses = torch.nn.functional.cross_entropy(logits.masked_fill(beyond, float("-inf")), target_A, reduction="none")
+    losses = F.cross_entropy(logits.masked_fill(beyond, float("-inf")), target_A, reduction="none")
     return (losses * scale_A).sum()
