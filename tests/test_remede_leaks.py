@@ -156,3 +156,11 @@ def test_fields_follow_the_card(tmp_path: Path) -> None:
         "comorbidity": {"visits"},
         "insurance_denial": {"visits", "code_1"},
     }
+    # Asked of the discharge note, the task may read what was known then, and still no codes.
+    edits = {
+        "comorbidity": {"note_type": "discharge_summary", "prediction": {"earliest": "discharge", "in_hospital": False}}
+    }
+    late = settings(tasks=["comorbidity"], cards=edits)
+    benchmark = Benchmark.open(build(tmp_path / "records", tmp_path / "late", late))
+    rows = benchmark.fields(benchmark.examples()).to_pylist()
+    assert {row["field"] for row in rows} == {"visits", "days"}

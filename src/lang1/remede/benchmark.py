@@ -214,7 +214,7 @@ class Benchmark:
         """
         rules = []
         for task, card in self.cards.items():
-            known = ", ".join(literal(point) for point in card.fields_known_at) or "NULL"
+            known = ", ".join(literal(point) for point in card.known_at) or "NULL"
             hidden = (
                 " OR ".join(f"starts_with(f.field, {literal(prefix)})" for prefix in card.fields_left_out) or "false"
             )

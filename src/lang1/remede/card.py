@@ -88,7 +88,8 @@ class Card(Settings):
         quantiles: where cut-points fall when they are fitted.
         horizon_days: length of the outcome window after the index, where it has one.
         constants: numbers that only this task's rule knows (``remede/tasks/TASK.py`` names them).
-        fields_known_at: structured fields that a baseline may read at the prediction time.
+        fields_known_at: structured fields that a baseline may read at the prediction time; null for those known when
+            the note is: of admission, and with a discharge summary of discharge too.
         fields_left_out: prefixes of fields that would give the answer away.
     """
 
@@ -108,7 +109,7 @@ class Card(Settings):
     exclusions: Exclusions = Exclusions()
     censoring: Censoring
     constants: dict[str, Any] = {}
-    fields_known_at: tuple[Literal["admission", "discharge"], ...] = ("admission",)
+    fields_known_at: tuple[Literal["admission", "discharge"], ...] | None = None
     fields_left_out: tuple[str, ...] = ()
     label_source: str
     caveats: tuple[str, ...] = ()
@@ -132,6 +133,13 @@ class Card(Settings):
     def classes(self) -> int:
         """How many classes there are."""
         return len(self.options)
+
+    @property
+    def known_at(self) -> tuple[str, ...]:
+        """When the structured fields are known that a baseline may read."""
+        if self.fields_known_at is not None:
+            return self.fields_known_at
+        return ("admission", "discharge") if self.note_type == "discharge_summary" else ("admission",)
 
     def question(self) -> str:
         """The rendered question with its lettered options."""
