@@ -63,7 +63,7 @@ def notes(
         for k in range(n_progress[i]):
             t = admit[i] + (k + 1) * DAY - int(200 * v[3])
             if t < min(leave[i], end):
-                copied = maker.writer(i).trend_line(maker.trends[i])
+                copied = maker.writer(i).trend_lines(maker.trends[i])
                 text = filler.progress(v[4], copied)
                 rows.append((f"N{base}G{k}", None, p, e, "progress", d, t - 30, t - 5, t, text))
         if leave[i] >= end or not d_there[i]:

@@ -2,8 +2,7 @@
 
 Rules that keep the notes honest: all facts are written, nothing that happened later is; whatever else is written
 (orders of items, filler, typos) is drawn without regard to outcomes. Headings of lists end in the same word and
-begin alike, and trends are fenced by words that do not depend on them, so that only who reads *which* sign stands
-with *which* level, or under which heading, learns the risk.
+begin alike, so that only who reads which item stands under which heading learns the risk.
 """
 
 from __future__ import annotations
@@ -28,9 +27,8 @@ class Writer:
         # Authors of large hospitals borrow words from other styles, more of them in later years.
         self._index, self._author, self._era = style_index, author, era
         s = self.style
-        levels = STYLES[(style_index + 1) % 4].levels if long and (author + era) % 5 == 4 else s.levels
-        self.trends = [self._trend(sign, levels) for sign in signs.TRENDS]
-        self.after = [self._trend(sign, levels) for sign in signs.AFTER_TRENDS]
+        self.trends = self._names(signs.TRENDS)
+        self.after = self._names(signs.AFTER_TRENDS)
         self.statements = self._names(signs.STATEMENTS)
         self.after_statements = self._names(signs.AFTER_STATEMENTS)
         self.coverage = self._names(signs.COVERAGE)
@@ -59,18 +57,9 @@ class Writer:
     def _names(self, items: Sequence[signs.Sign | signs.Reason | Condition]) -> list[str]:
         return [self._word(item.names) for item in items]
 
-    def _trend(self, sign: signs.Sign, levels: tuple[str, str, str]) -> tuple[str, str, str]:
-        word = self._word(sign.names)
-        low, same, high = (self.style.trend.format(sign=word, level=level) for level in levels)
-        return low, same, high
-
-    def trend_line(self, values: Sequence[int]) -> str:
-        """The admission trends; ``values`` are -1, 0, 1."""
-        return ", ".join([self.trends[k][values[k] + 1] for k in self.trend_order]) + "."
-
-    def after_line(self, values: Sequence[int]) -> str:
-        """The discharge trends."""
-        return ", ".join([self.after[k][values[k] + 1] for k in self.after_order]) + "."
+    def trend_lines(self, values: Sequence[int], first: int | None = None) -> str:
+        """The admission trends (all, or the ``first`` few in the author's order); ``values`` 0 lower .. 2 higher."""
+        return _lists(self.style.trend_lists, self.trends, self.trend_order[:first], values)
 
     def condition_lists(self, status: Sequence[int], only_active: bool = False) -> str:
         """Named conditions under the heading of their status (1 active .. 4 excluded)."""
@@ -118,12 +107,12 @@ class NoteMaker:
         self.female, self.eras = female, eras
         self.author = stays.author.tolist()
         self.age, self.reason, self.payer = a.age.tolist(), a.reason.tolist(), a.payer.tolist()
-        self.vitals, self.trends = a.vitals.tolist(), a.trends.tolist()
+        self.vitals, self.trends = a.vitals.tolist(), (a.trends + 1).tolist()
         self.statements, self.coverage = a.statements.tolist(), a.coverage.tolist()
         self.plans = (a.plans + 1).tolist()
         self.papers = (~a.papers).astype(int).tolist()
         self.booked = (~d.booked).astype(int).tolist()
-        self.after, self.after_statements = d.trends.tolist(), d.statements.tolist()
+        self.after, self.after_statements = (d.trends + 1).tolist(), d.statements.tolist()
         self.conditions = [x + y for x, y in zip(a.conditions.tolist(), stays.other_conditions.tolist(), strict=True)]
         self.patient, self.number = stays.patient.tolist(), stays.number.tolist()
         self.noise = stays.note_noise.tolist()
@@ -148,13 +137,12 @@ class NoteMaker:
         parts = [w.admission_title, self.opening(i, w)]
         if noted:
             parts.append(f"{s.statement_heading} {', '.join(noted)}.")
-        parts.append(f"{s.trend_heading} {w.trend_line(self.trends[i])}")
+        parts.append(w.trend_lines(self.trends[i]))
         if self.long:
             parts += filler.before_problems(u)
             if self.number[i] and u[9] < 0.5 and self.patient[i - 1] == self.patient[i]:
                 # copied forward from the last stay's note, three of its lines
-                old = [w.trends[k][self.trends[i - 1][k] + 1] for k in w.trend_order[:3]]
-                parts.append(f"Copied from last admission: {', '.join(old)}. End of copy.")
+                parts.append(f"Copied from last admission: {w.trend_lines(self.trends[i - 1], 3)} End of copy.")
         parts.append(w.condition_lists(self.conditions[i]))
         parts.append(vitals)
         if self.long:
@@ -180,7 +168,7 @@ class NoteMaker:
         noted = [w.after_statements[k] for k, x in enumerate(self.after_statements[i]) if x]
         if noted:
             parts.append(f"{s.statement_heading} {', '.join(noted)}.")
-        parts.append(f"{s.after_heading} {w.after_line(self.after[i])}")
+        parts.append(_lists(s.after_lists, w.after, w.after_order, self.after[i]))
         parts.append(_lists(s.booking_lists, w.bookings, w.booking_order, self.booked[i]))
         if self.long:
             parts += filler.instructions(u)

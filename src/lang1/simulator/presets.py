@@ -38,15 +38,15 @@ class PresetSpec:
 
 PRESETS: dict[Preset, PresetSpec] = {
     "default": PresetSpec(
-        death_intercept=-6.75, death_scale=0.9, stay_intercepts=(0.942, -0.802, -0.373, 0.233), stay_scale=0.6,
-        denial_intercept=-1.99, denial_scale=1.0, return_intercept=-2.66, return_scale=0.65,
+        death_intercept=-6.79, death_scale=0.83, stay_intercepts=(0.935, -0.965, -0.261, 0.291), stay_scale=0.55,
+        denial_intercept=-2.10, denial_scale=0.95, return_intercept=-2.63, return_scale=0.58,
         burden=0.205, burden_spread=1.12, grave=0.22, mention_inactive=0.22, coding=0.88, miscoding=0.05,
         more_stays=0.45, gap_days=420.0, other_encounters=1.5, death_after=0.012, progress_notes=1.5,
         radiology=0.5, pathology=0.06, long_notes=True, authors=8,
     ),
     "high-acuity": PresetSpec(
-        death_intercept=-5.10, death_scale=1.0, stay_intercepts=(0.048, -0.501, 0.063, 0.389), stay_scale=0.6,
-        denial_intercept=-1.67, denial_scale=1.0, return_intercept=-2.23, return_scale=0.65,
+        death_intercept=-5.09, death_scale=0.92, stay_intercepts=(0.025, -0.604, 0.140, 0.440), stay_scale=0.57,
+        denial_intercept=-1.76, denial_scale=0.95, return_intercept=-2.18, return_scale=0.58,
         burden=1.30, burden_spread=0.8, grave=1.0, mention_inactive=0.25, coding=0.94, miscoding=0.03, more_stays=0.5,
         gap_days=420.0, other_encounters=0.15, death_after=0.03, progress_notes=0.5, radiology=0.25, pathology=0.03,
         long_notes=False, authors=3,

@@ -1,8 +1,8 @@
 """The facts that notes state and that outcomes are drawn from: names by style, frequencies, weights.
 
-Four kinds. *Trends* go up, stay or go down; half of them are dangerous going up, half going down, so that counting
-"higher" and "lower" says little. *Statements* are in the note or not. *Lists* put items under one of two or three
-headings, half dangerous under the one, half under the other. *Numbers* are vital signs and age.
+Three kinds. *Lists* put every item under one of two or three headings: half of the items are dangerous under the
+one, half under the other, so that counting words says little. *Statements* are in the note or not. *Numbers* are
+vital signs and age. Some signs bear on nothing.
 Lengths of stay take one weight a class (0-2 | 3 | 4-5 | >5 days).
 """
 
@@ -30,18 +30,18 @@ class Sign:
 
 # Admission trends: -1 lower, 0 unchanged, +1 higher. `share` is unused.
 TRENDS: tuple[Sign, ...] = (
-    Sign(("oxygen need", "o2 need", "oxygen use", "o2 flow"), death=0.80),
-    Sign(("confusion", "delirium", "confusion", "restlessness"), death=0.74),
-    Sign(("pulse", "heart rate", "pulse rate", "rate"), death=0.66),
-    Sign(("lactate", "lactate", "lactic acid", "acid"), death=0.82),
-    Sign(("swelling", "edema", "swelling", "fluid"), stay=(-0.9, 0.3, 0.85, -0.25)),
-    Sign(("bleeding", "bleeding", "oozing", "blood loss"), stay=(0.3, -0.9, 0.75, -0.15)),
-    Sign(("urine", "urine output", "urine", "uop"), death=-0.80),
-    Sign(("alertness", "alertness", "wakefulness", "attention"), death=-0.80),
-    Sign(("pressure", "blood pressure", "bp", "pressure"), death=-0.76),
-    Sign(("appetite", "appetite", "intake", "eating"), stay=(0.1, 0.9, -0.35, -0.65)),
-    Sign(("strength", "strength", "grip", "strength"), stay=(0.9, 0.1, -0.35, -0.65)),
-    Sign(("platelets", "platelets", "plt", "platelet count"), death=-0.70),
+    Sign(("oxygen need", "o2 need", "oxygen use", "o2 flow"), death=1.25),
+    Sign(("confusion", "delirium", "confusion", "restlessness"), death=0.5),
+    Sign(("pulse", "heart rate", "pulse rate", "rate"), death=0.45),
+    Sign(("lactate", "lactate", "lactic acid", "acid"), death=1.15),
+    Sign(("swelling", "edema", "swelling", "fluid"), stay=(-0.4, 0.1, 0.4, -0.1)),
+    Sign(("bleeding", "bleeding", "oozing", "blood loss"), stay=(0.1, -0.4, 0.4, -0.1)),
+    Sign(("urine", "urine output", "urine", "uop"), death=-1.25),
+    Sign(("alertness", "alertness", "wakefulness", "attention"), death=-1.15),
+    Sign(("pressure", "blood pressure", "bp", "pressure"), death=-0.5),
+    Sign(("appetite", "appetite", "intake", "eating"), stay=(0.0, 0.4, -0.1, -0.3)),
+    Sign(("strength", "strength", "grip", "strength"), stay=(0.4, 0.0, -0.1, -0.3)),
+    Sign(("platelets", "platelets", "plt", "platelet count"), death=-0.45),
 )
 
 # Admission statements, written where they hold.
@@ -75,28 +75,28 @@ STATEMENTS: tuple[Sign, ...] = (
 
 # Plan: -1 held, 0 later, +1 now.
 PLANS: tuple[Sign, ...] = (
-    Sign(("antibiotics", "iv abx", "antibiotics", "abx"), stay=(-1.05, 0.08, 0.22, 0.75)),
-    Sign(("diuretics", "lasix", "water pills", "furosemide"), stay=(-0.22, 0.22, 0.83, -0.83)),
-    Sign(("scan", "ct", "imaging", "ct scan"), stay=(0.83, -0.30, 0.15, -0.68)),
-    Sign(("therapy", "pt", "physical therapy", "rehab eval"), stay=(-0.30, 0.98, -0.22, -0.45)),
-    Sign(("scope", "egd", "endoscopy", "scope"), stay=(0.22, 0.83, -0.98, -0.08)),
-    Sign(("drain", "drain", "drainage", "tube"), stay=(-0.83, -0.15, 0.15, 0.83)),
-    Sign(("transfusion", "prbc", "blood", "transfusion"), stay=(0.38, -0.83, 0.83, -0.38)),
-    Sign(("consult", "consult", "specialist", "consultant"), stay=(0.83, -0.83, -0.38, 0.38)),
+    Sign(("antibiotics", "iv abx", "antibiotics", "abx"), stay=(-1.8, 0.1, 0.4, 1.3)),
+    Sign(("diuretics", "lasix", "water pills", "furosemide"), stay=(-0.1, 0.1, 0.4, -0.4)),
+    Sign(("scan", "ct", "imaging", "ct scan"), stay=(0.4, -0.2, 0.1, -0.3)),
+    Sign(("therapy", "pt", "physical therapy", "rehab eval"), stay=(-0.5, 1.7, -0.4, -0.8)),
+    Sign(("scope", "egd", "endoscopy", "scope"), stay=(0.1, 0.3, -0.4, 0.0)),
+    Sign(("drain", "drain", "drainage", "tube"), stay=(-0.4, 0.0, 0.1, 0.3)),
+    Sign(("transfusion", "prbc", "blood", "transfusion"), stay=(0.6, -1.4, 1.5, -0.7)),
+    Sign(("consult", "consult", "specialist", "consultant"), stay=(1.4, -1.3, -0.7, 0.6)),
 )
 
 # Insurance papers: held or lacking; `other` is the log-odds of denial of holding (+) or lacking (-) it.
 PAPERS: tuple[Sign, ...] = (
-    Sign(("authorization", "auth", "authorization", "prior auth"), 0.55, other=-0.95),
-    Sign(("referral", "referral", "referral slip", "referral"), 0.50, other=-0.75),
-    Sign(("card", "member card", "insurance card", "id card"), 0.55, other=-0.70),
-    Sign(("notice", "admit notice", "payer notice", "notice"), 0.50, other=-0.90),
-    Sign(("order", "signed order", "inpatient order", "order"), 0.55, other=-0.85),
-    Sign(("lapse letter", "lapse letter", "lapse notice", "lapse"), 0.45, other=0.90),
-    Sign(("accident report", "crash report", "accident form", "accident"), 0.50, other=0.75),
-    Sign(("work claim", "work comp", "work injury form", "workers comp"), 0.45, other=0.70),
-    Sign(("second plan", "other payer", "second policy", "dual plan"), 0.50, other=0.80),
-    Sign(("review request", "um review", "review letter", "review"), 0.45, other=0.95),
+    Sign(("authorization", "auth", "authorization", "prior auth"), 0.55, other=-1.5),
+    Sign(("referral", "referral", "referral slip", "referral"), 0.50, other=-0.45),
+    Sign(("card", "member card", "insurance card", "id card"), 0.55, other=-0.4),
+    Sign(("notice", "admit notice", "payer notice", "notice"), 0.50, other=-1.4),
+    Sign(("order", "signed order", "inpatient order", "order"), 0.55, other=-0.5),
+    Sign(("lapse letter", "lapse letter", "lapse notice", "lapse"), 0.45, other=1.4),
+    Sign(("accident report", "crash report", "accident form", "accident"), 0.50, other=0.45),
+    Sign(("work claim", "work comp", "work injury form", "workers comp"), 0.45, other=0.4),
+    Sign(("second plan", "other payer", "second policy", "dual plan"), 0.50, other=0.5),
+    Sign(("review request", "um review", "review letter", "review"), 0.45, other=1.5),
 )
 COVERAGE: tuple[Sign, ...] = (
     Sign(
@@ -109,18 +109,18 @@ COVERAGE: tuple[Sign, ...] = (
 
 # Discharge trends; `other` is the log-odds of return of going up.
 AFTER_TRENDS: tuple[Sign, ...] = (
-    Sign(("pain", "pain", "discomfort", "pain"), other=0.60),
+    Sign(("pain", "pain", "discomfort", "pain"), other=0.35),
     Sign(("cough", "cough", "sputum", "cough")),
-    Sign(("leg swelling", "leg edema", "ankle swelling", "ble edema"), other=0.62),
+    Sign(("leg swelling", "leg edema", "ankle swelling", "ble edema"), other=0.35),
     Sign(("dizziness", "dizziness", "lightheadedness", "dizzy spells")),
-    Sign(("weight", "weight", "body weight", "wt"), other=0.60),
+    Sign(("weight", "weight", "body weight", "wt"), other=1.0),
     Sign(("creatinine", "creatinine", "creat", "cr")),
-    Sign(("walking", "gait", "mobility", "walking"), other=-0.62),
+    Sign(("walking", "gait", "mobility", "walking"), other=-1.0),
     Sign(("eating", "po intake", "oral intake", "diet")),
-    Sign(("understanding", "insight", "understanding", "teach back"), other=-0.64),
+    Sign(("understanding", "insight", "understanding", "teach back"), other=-0.95),
     Sign(("energy", "energy", "stamina", "energy")),
     Sign(("hemoglobin", "hgb", "blood count", "hgb")),
-    Sign(("saturation", "spo2", "oxygen level", "sat"), other=-0.58),
+    Sign(("saturation", "spo2", "oxygen level", "sat"), other=-0.35),
 )
 AFTER_STATEMENTS: tuple[Sign, ...] = (
     Sign(("lives alone", "lives alone", "home alone", "alone at home"), 0.30, other=0.65),
@@ -136,12 +136,12 @@ PRIOR_STAY = 7  # the statement above that follows from the records and is not d
 
 # Follow-up: booked or not; `other` is the log-odds of return of being booked.
 BOOKINGS: tuple[Sign, ...] = (
-    Sign(("clinic", "pcp visit", "family doctor", "pcp"), 0.55, other=-0.90),
-    Sign(("lab draw", "labs", "blood test", "labs"), 0.50, other=-0.90),
-    Sign(("pharmacy call", "rx call", "pharmacist call", "rph call"), 0.50, other=-0.90),
-    Sign(("infusion", "infusion", "infusion chair", "infusion"), 0.45, other=0.90),
-    Sign(("wound clinic", "wound check", "wound nurse", "wound"), 0.50, other=0.90),
-    Sign(("transfusion chair", "transfusion", "blood chair", "prbc slot"), 0.45, other=0.90),
+    Sign(("clinic", "pcp visit", "family doctor", "pcp"), 0.55, other=-1.5),
+    Sign(("lab draw", "labs", "blood test", "labs"), 0.50, other=-0.4),
+    Sign(("pharmacy call", "rx call", "pharmacist call", "rph call"), 0.50, other=-1.2),
+    Sign(("infusion", "infusion", "infusion chair", "infusion"), 0.45, other=1.3),
+    Sign(("wound clinic", "wound check", "wound nurse", "wound"), 0.50, other=0.4),
+    Sign(("transfusion chair", "transfusion", "blood chair", "prbc slot"), 0.45, other=0.5),
 )
 
 

@@ -12,15 +12,13 @@ from lang1.simulator.signs import PAYERS, REASONS
 
 @dataclass(frozen=True)
 class Style:
-    """How a system writes. ``trend`` and ``list`` templates end and begin with words that do not depend on the fact."""
+    """How a system writes. The headings of one kind of list begin alike and end alike, and differ in between."""
 
     admission_title: str
     discharge_title: str
     opening: str  # {age} {sex} {reason}
-    levels: tuple[str, str, str]  # lower, unchanged, higher
-    trend: str  # {sign} {level}
-    trend_heading: str
-    after_heading: str
+    trend_lists: tuple[str, str, str]  # lower, unchanged, higher, on admission
+    after_lists: tuple[str, str, str]  # lower, unchanged, higher, on discharge
     problem_lists: tuple[str, str, str, str]  # active, denied, family, excluded
     paper_lists: tuple[str, str]  # held, lacking
     plan_lists: tuple[str, str, str]  # held back, later, now
@@ -37,7 +35,8 @@ class Style:
 STYLES: tuple[Style, ...] = (
     Style(
         "HISTORY AND PHYSICAL", "DISCHARGE SUMMARY", "{age} year old {sex} with {reason}.",
-        ("lower", "unchanged", "higher"), "{sign} is {level} now", "Change since home:", "Change at discharge:",
+        ("Signs lower since home:", "Signs unchanged since home:", "Signs higher since home:"),
+        ("Signs lower at discharge:", "Signs unchanged at discharge:", "Signs higher at discharge:"),
         ("Problems active on list:", "Problems denied on list:", "Problems family on list:",
          "Problems excluded on list:"),
         ("Papers held at desk:", "Papers lacking at desk:"),
@@ -48,7 +47,8 @@ STYLES: tuple[Style, ...] = (
     ),
     Style(
         "H&P NOTE", "D/C SUMMARY", "{age} yo {sex} adm for {reason}.",
-        ("down", "level", "up"), "{sign} went {level} overall", "TRENDS:", "TRENDS AT D/C:",
+        ("TREND down from base:", "TREND flat from base:", "TREND up from base:"),
+        ("TREND down at dc:", "TREND flat at dc:", "TREND up at dc:"),
         ("PMH positive for these:", "PMH negative for these:", "PMH relatives for these:", "PMH unlikely for these:"),
         ("Reg has in file:", "Reg needs in file:"),
         ("Tx off as of today:", "Tx pending as of today:", "Tx on as of today:"),
@@ -58,7 +58,8 @@ STYLES: tuple[Style, ...] = (
     ),
     Style(
         "Admission History", "Summary of Stay", "This {age} year old {sex} presents because of {reason}.",
-        ("less", "same", "more"), "{sign} seems {level} lately", "Course before arrival -", "Condition on leaving -",
+        ("Findings less before arrival:", "Findings same before arrival:", "Findings more before arrival:"),
+        ("Findings less on leaving:", "Findings same on leaving:", "Findings more on leaving:"),
         ("Conditions present per chart:", "Conditions absent per chart:", "Conditions inherited per chart:",
          "Conditions refuted per chart:"),
         ("Office received the following:", "Office misses the following:"),
@@ -70,7 +71,8 @@ STYLES: tuple[Style, ...] = (
     ),
     Style(
         "INITIAL EVALUATION", "DISCHARGE NOTE", "Patient: {age} {sex}. Reason: {reason}.",
-        ("falling", "steady", "rising"), "{sign} was {level} there", "Interval:", "Interval at exit:",
+        ("Interval falling in these:", "Interval steady in these:", "Interval rising in these:"),
+        ("Exit falling in these:", "Exit steady in these:", "Exit rising in these:"),
         ("Dx yes in record:", "Dx no in record:", "Dx kin in record:", "Dx out in record:"),
         ("Intake shows a copy of:", "Intake lacks a copy of:"),
         ("Not for now ->", "Soon for now ->", "Yes for now ->"),
@@ -82,7 +84,7 @@ STYLES: tuple[Style, ...] = (
 
 # Written wrong now and then; none of these words carries a fact.
 TYPOS: tuple[tuple[str, str], ...] = (
-    ("year", "yaer"), ("with", "wiht"), ("Change", "Chagne"), ("Noted", "Notde"), ("since", "sicne"),
+    ("year", "yaer"), ("with", "wiht"), ("Signs", "Sigsn"), ("Noted", "Notde"), ("since", "sicne"),
     ("patient", "pateint"), ("Problems", "Problmes"), ("presents", "presesnts"), ("because", "becuase"),
     ("Reason", "Reaosn"), ("Vitals", "Vitlas"), ("Payer", "Pyaer"),
 )  # fmt: skip
