@@ -42,7 +42,7 @@ def test_backends_equal_the_dense_mask_forward_and_backward(backend: str, shared
     layout = build_layout(lengths, positions, branch)
     assert len(layout.buckets) > 1
     generator = torch.Generator().manual_seed(0)
-    n = layout.tokens
+    n = len(layout.positions)  # with the unused rows at the end
     q, k, v = (torch.randn(n, h, 8, generator=generator).requires_grad_() for h in (4, 2, 2))
     cos, sin = rotary(layout.positions, 8, 10_000.0, torch.float32)
     weight = torch.randn(n, 32, generator=generator)
@@ -50,6 +50,7 @@ def test_backends_equal_the_dense_mask_forward_and_backward(backend: str, shared
     for name in ("dense", backend):
         out = attend(q, k, v, cos, sin, layout, name)  # type: ignore[arg-type]
         found[name] = (out.detach(), *torch.autograd.grad(out, (q, k, v), weight))
+    assert (found[backend][0][layout.tokens :] == 0).all()
     for ours, reference in zip(found[backend], found["dense"], strict=True):
         torch.testing.assert_close(ours, reference, atol=1e-5, rtol=1e-5)
 

@@ -8,13 +8,16 @@ from typing import Any
 # Steps before spikes are judged: the first gradients of a run fall fast.
 SETTLE = 20
 MEMORY = 0.98
+FLOOR = 0.5
 
 
 class StepGuard:
     """Judges each step by its loss and gradient norm against a running mean and deviation of the norm.
 
     Args:
-        sigma: a norm further above the mean than so many deviations is a spike.
+        sigma: a norm further above the mean than so many deviations is a spike. The deviation counts as at least
+            half of the mean: the steps of finetuning that hold a rare outcome have gradients several times the usual,
+            and skipping them (1 in 100 at a floor of a tenth) would skip what there is to learn.
     """
 
     def __init__(self, sigma: float) -> None:
@@ -30,8 +33,7 @@ class StepGuard:
             self.skipped["non-finite"] = self.skipped.get("non-finite", 0) + 1
             return False
         if self.seen >= SETTLE:
-            # The floor keeps an unusually calm stretch from making ordinary steps look like spikes.
-            deviation = max(math.sqrt(max(self.square - self.mean**2, 0.0)), 0.1 * self.mean)
+            deviation = max(math.sqrt(max(self.square - self.mean**2, 0.0)), FLOOR * self.mean)
             if norm > self.mean + self.sigma * deviation:
                 self.skipped["spike"] = self.skipped.get("spike", 0) + 1
                 # A level that stays high is no spike: let the mean follow, slowly.

@@ -44,7 +44,7 @@ class RunSettings(Settings):
     keep_checkpoints: bool = Field(default=False, description="keep the last checkpoint inside the finished folder")
     log_every: int = Field(default=10, ge=1, description="steps")
     spike_sigma: float = Field(
-        default=8.0, gt=0, description="a step whose gradient norm lies further above its running mean is skipped"
+        default=10.0, gt=0, description="a step whose gradient norm lies further above its running mean is skipped"
     )
 
 
