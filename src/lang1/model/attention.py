@@ -25,9 +25,12 @@ BACKENDS: tuple[Backend, ...] = ("bmm", "sdpa", "loop", "dense")
 
 # A bucket takes further blocks while padding stays below this share of its true size.
 PADDING = 1.2
-# Row counts are rounded up to a multiple of this: the CPU's matrix library compiles a kernel for each shape it meets,
-# 4.4 ms against 2.9 ms for the product itself at 6,000 rows of 192, and every step has another number of tokens.
-ROWS = 256
+# The CPU's matrix library compiles a kernel for each shape it meets, at several milliseconds a shape, and every step
+# has another number of tokens, blocks and answers: with shapes as they come, compiling took 60 % of a step. So row
+# counts are rounded up (`round_rows`), padded lengths to a multiple of LENGTHS, and a bucket holds a power of two of
+# blocks, at most BLOCKS.
+LENGTHS = 32
+BLOCKS = 16
 # Longest block for which the whole score matrix is kept for the backward pass (see `choose_backend`).
 BMM_LONGEST = 768
 
@@ -39,6 +42,7 @@ class Bucket:
     start: int
     stop: int
     lengths: tuple[int, ...]
+    longest: int  # T, the padded length
     pad_index: Tensor | None  # (G*T,) position in the bucket's tokens that fills each padded place; None: no padding
     flat_index: Tensor | None  # (stop-start,) padded place of each token
     causal: bool  # every branch is 0: the plain causal mask
@@ -47,10 +51,6 @@ class Bucket:
     @property
     def blocks(self) -> int:
         return len(self.lengths)
-
-    @property
-    def longest(self) -> int:
-        return max(self.lengths)
 
     def visible(self, device: torch.device) -> Tensor:
         """Boolean mask (G or 1, T, T): True where the query (row) sees the key (column)."""
@@ -87,6 +87,12 @@ class Layout:
         return self.positions.device
 
 
+def round_rows(rows: int) -> int:
+    """``rows`` rounded up to one of few values, at most an eighth more beyond 512."""
+    step = 64 if rows <= 512 else 1 << max(6, rows.bit_length() - 4)
+    return -(-rows // step) * step
+
+
 def build_layout(
     lengths: Sequence[int] | npt.NDArray[np.integer],
     positions: npt.NDArray[np.integer] | None = None,
@@ -113,14 +119,15 @@ def build_layout(
     buckets, first = [], 0
     while first < len(sizes):
         last, longest, true = first + 1, int(sizes[first]), int(sizes[first])
-        while last < len(sizes):
+        while last < min(len(sizes), first + BLOCKS):
             longer, more = max(longest, int(sizes[last])), true + int(sizes[last])
             if longer * (last + 1 - first) > PADDING * more:
                 break
             last, longest, true = last + 1, longer, more
+        last = first + (1 << ((last - first).bit_length() - 1))
         buckets.append(_bucket(sizes[first:last], int(starts[first]), branch, device))
         first = last
-    tail = -total % ROWS if total > ROWS else 0
+    tail = round_rows(total) - total
     return Layout(
         torch.from_numpy(np.pad(np.asarray(positions, dtype=np.int64), (0, tail))).to(device),
         tuple(int(s) for s in sizes),
@@ -133,7 +140,8 @@ def build_layout(
 def _bucket(
     sizes: npt.NDArray[np.int64], start: int, branch: npt.NDArray[np.integer] | None, device: torch.device | str
 ) -> Bucket:
-    count, longest, total = len(sizes), int(sizes.max()), int(sizes.sum())
+    count, total = len(sizes), int(sizes.sum())
+    longest = -(-int(sizes.max()) // LENGTHS) * LENGTHS
     own = None if branch is None else branch[start : start + total]
     if own is not None and not own.any():
         own = None
@@ -153,7 +161,7 @@ def _bucket(
             table[flat] = own
             branch_GT = torch.from_numpy(table.reshape(count, longest)).to(device)
     lengths = tuple(int(s) for s in sizes)
-    return Bucket(start, start + total, lengths, pad_index, flat_index, own is None, branch_GT)
+    return Bucket(start, start + total, lengths, longest, pad_index, flat_index, own is None, branch_GT)
 
 
 def rotary(positions_N: Tensor, head_dim: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lang1.model.attention import ROWS, Backend, Layout, attend, build_layout, rotary
+from lang1.model.attention import Backend, Layout, attend, build_layout, rotary, round_rows
 from lang1.model.config import ModelSettings
 
 
@@ -46,7 +46,8 @@ class _Normalise(torch.autograd.Function):
         normal = (x.float() * scale).to(x.dtype)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(normal, weight, scale)
-        return normal * weight.to(x.dtype)
+        scaled: Tensor = normal * weight.to(x.dtype)
+        return scaled
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -188,8 +189,8 @@ class Llama(nn.Module):
         """
         s = self.settings
         rows = layout.tokens if read_R is None else read_R.shape[0]
-        if read_R is not None and rows > ROWS:
-            read_R = F.pad(read_R, (0, -rows % ROWS))
+        if read_R is not None:
+            read_R = F.pad(read_R, (0, round_rows(rows) - rows))
         x = F.embedding(F.pad(tokens_N, (0, layout.tail)), self.model.embed_tokens.weight).to(self.dtype)
         cos, sin = rotary(layout.positions, s.head_dim, s.rope_base, self.dtype)
         last = s.layers - 1

@@ -17,10 +17,11 @@ from lang1.model.llama import Llama
 from lang1.text.shared_note import EncodedGroups, NoteGroup, SharedBatch, assemble, cut_to_budget, epoch_order
 from lang1.text.tokenizer import Tokenizer
 from lang1.training.loss import letter_loss, linear_cross_entropy
-from lang1.training.settings import FinetuneSettings
+from lang1.training.settings import Balance, FinetuneSettings
 
 Floats = npt.NDArray[np.float64]
 SMALLEST_PROBABILITY = 1e-12
+LEAST_SURPRISE = 0.05  # nats, of a task with 1 % of positives: a task with fewer is not weighted up further
 
 
 def some_notes(groups: Iterable[NoteGroup], most: int | None, seed: int) -> Iterable[NoteGroup]:
@@ -44,13 +45,20 @@ def visits_per_note(
     return repeats
 
 
-def task_weights(encoded: EncodedGroups) -> Floats:
-    """Weight of each item by task index, so that every task that occurs weighs the same in total; mean 1 an item."""
+def task_weights(encoded: EncodedGroups, balance: Balance = "count") -> Floats:
+    """Weight of each item by task index, so that every task that occurs weighs the same in total; mean 1 an item.
+
+    ``count``: the same sum of weights. ``surprise``: the same loss for a model that knows each task's class shares and
+    nothing else; a task of rare outcomes, whose loss is small from the start, then counts like one of even classes.
+    """
     counts = np.bincount(encoded.item_task, minlength=len(encoded.tasks)).astype(np.float64)
-    there = counts > 0
     weights = np.zeros(len(counts))
-    weights[there] = counts.sum() / (there.sum() * counts[there])
-    return weights
+    for task in np.flatnonzero(counts):
+        shares = np.bincount(encoded.item_label[encoded.item_task == task]) / counts[task]
+        surprise = float(-np.sum(shares[shares > 0] * np.log(shares[shares > 0])))
+        weights[task] = 1 / counts[task] / (max(surprise, LEAST_SURPRISE) if balance == "surprise" else 1.0)
+    total = float((weights * counts).sum())
+    return np.asarray(weights * counts.sum() / total if total else weights, dtype=np.float64)
 
 
 class Answers:
@@ -69,7 +77,7 @@ class Answers:
         self.n_options, self.settings = dict(n_options), settings
         self.device = model.model.embed_tokens.weight.device
         self.lengths = train.lengths
-        self.item_weight = task_weights(train)[train.item_task]
+        self.item_weight = task_weights(train, settings.balance)[train.item_task]
         self.options = np.array([n_options[t] for t in train.tasks], dtype=np.int64)
         self.letters = np.array(tokenizer.letter_ids(int(self.options.max())), dtype=np.int64)
         repeats = visits_per_note(train, n_options, settings.oversample, settings.rare_below)

@@ -111,6 +111,9 @@ def finetune(model: Path, benchmark: Path, out: Path, settings: FinetuneSettings
             "parameters": loaded.settings.parameters,
             "tokens_seen": int(before.get("tokens_seen", 0)) + loop.tokens,
             "tasks": tasks,
+            # What `lang1 predict` needs to ask the same questions of new notes.
+            "questions": {task: judged.questions()[task] for task in tasks},
+            "options": {task: list(judged.cards[task].options) for task in tasks},
             "validation_score": loop.best_score,
             "lr": optimizer.lr,
             "note_budget": settings.note_budget,

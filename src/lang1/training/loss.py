@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lang1.model.attention import ROWS
+from lang1.model.attention import round_rows
 
 # Rows whose logits exist at a time: at a vocabulary of 4,096 in fp32 they are 16 MB, which stays in a CPU's cache.
 CHUNK_ROWS = 1_024
@@ -21,7 +21,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Sum over rows of weight x cross-entropy; gradients are made in the forward pass, chunk by chunk.
 
     Log-sum-exp, the loss and its sum are fp32 whatever the dtype of the products: a running sum in bf16 loses half a
-    nat (training anchors, B4), and weight gradients added up in bf16 drift.
+    nat, and weight gradients added up in bf16 drift.
     """
 
     @staticmethod
@@ -75,8 +75,8 @@ def linear_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor,
         target_M: int64 token ids.
         scale_M: weight of each row.
     """
-    short = -hidden_MD.shape[0] % ROWS if hidden_MD.shape[0] > ROWS else 0
-    if short:  # a round number of rows, the added ones without weight: see ROWS
+    short = round_rows(hidden_MD.shape[0]) - hidden_MD.shape[0]
+    if short:  # a round number of rows, the added ones without weight: see round_rows
         hidden_MD = F.pad(hidden_MD, (0, 0, 0, short))
         target_M, scale_M = F.pad(target_M, (0, short)), F.pad(scale_M, (0, short))
     out: Tensor = _LinearCrossEntropy.apply(hidden_MD, weight_VD, target_M, scale_M)  # type: ignore[no-untyped-call]

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from lang1.common.settings import Settings
 from lang1.model.config import ModelSettings
 
+Balance = Literal["count", "surprise"]
+
 
 class OptimizerSettings(Settings):
     """AdamW, or Muon for the matrices inside the layers with AdamW for the rest."""
@@ -94,6 +96,9 @@ class FinetuneSettings(RunSettings):
     loss: Literal["vocabulary", "letters"] = Field(
         default="vocabulary",
         description="cross-entropy of the letter over the whole vocabulary, or among the options alone",
+    )
+    balance: Balance = Field(
+        default="count", description="tasks weigh alike by their questions, or by the loss of knowing only class shares"
     )
     note_loss: float = Field(default=0.0, ge=0, description="weight of an auxiliary next-token loss on the note")
     oversample: float = Field(
