@@ -128,12 +128,12 @@ class ModelSettings(Settings):
 PRESETS: dict[str, ModelSettings] = {
     "lang1-micro": ModelSettings(
         name="lang1-micro",
-        hidden_size=128,
-        layers=2,
-        heads=2,
-        kv_heads=2,
-        head_dim=64,
-        intermediate_size=384,
+        hidden_size=192,
+        layers=3,
+        heads=6,
+        kv_heads=6,
+        head_dim=32,
+        intermediate_size=512,
         context=1024,
     ),
     "lang1-nano": ModelSettings(),

@@ -22,6 +22,7 @@ Bool = npt.NDArray[np.bool_]
 # Status of a condition in a note.
 UNNAMED, ACTIVE, DENIED, FAMILY, EXCLUDED = 0, 1, 2, 3, 4
 VITALS = ("sbp", "hr", "rr", "spo2", "temp")
+MOST_ILLNESS = 12.0
 # Returns happen between FIRST and LAST minutes after discharge; the earliest after a transfer elsewhere is later than
 # the 24 h within which a next admission would continue the episode.
 RETURN_FIRST, RETURN_FIRST_AFTER_TRANSFER, RETURN_LAST = 360, 1560, 719 * 60
@@ -64,11 +65,17 @@ def softmax(z: F64) -> F64:
     return np.asarray(e / e.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
+def illness(conditions: I8) -> F64:
+    """How much chronic illness a note lists as active, ``(n,)``: Charlson weights (1987), levelling off at ``MOST_ILLNESS``."""
+    weights = np.array([c.weight for c in CHARLSON], dtype=np.float64)
+    return np.asarray(np.minimum((conditions == ACTIVE) @ weights, MOST_ILLNESS), dtype=np.float64)
+
+
 def death(facts: AdmissionFacts, spec: PresetSpec) -> F64:
     """P(death in hospital), ``(n,)``."""
     x = facts.trends @ signs.column(signs.TRENDS, "death") + facts.statements @ signs.column(signs.STATEMENTS, "death")
     x = x + np.array([r.death for r in signs.REASONS])[facts.reason]
-    x = x + 0.02 * (facts.age - 65)
+    x = x + 0.02 * (facts.age - 65) + spec.illness_death * illness(facts.conditions)
     sbp, hr, rr, spo2, _ = facts.vitals.T
     x = x + 0.45 * (sbp < 100) + 0.35 * (hr >= 110) + 0.35 * (rr >= 24) + 0.45 * (spo2 < 91)
     for index, weight in signs.CONDITION_DEATH.items():
@@ -85,6 +92,7 @@ def stay(facts: AdmissionFacts, spec: PresetSpec) -> tuple[F64, F64]:
     z = z + np.array([r.stay for r in signs.REASONS])[facts.reason]
     temp = facts.vitals[:, 4]
     z = z + np.outer(temp >= 1010, (-0.4, 0.0, 0.2, 0.2)) + np.outer((facts.age - 65) / 20, (-0.15, 0.0, 0.05, 0.1))
+    z = z + np.outer(spec.illness_stay * illness(facts.conditions), (-1.0, -0.35, 0.25, 1.1))
     z = spec.stay_scale * z + np.array(spec.stay_intercepts)
     return softmax(z), softmax(z + _DEATH_STAY_SHIFT)
 
