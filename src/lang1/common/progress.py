@@ -75,7 +75,8 @@ class Meter:
             share = f" {100 * self.done / self.total:.0f} %" if self.total else ""
             left = f", {_clock((self.total - self.done) / rate)} left" if self.total and rate > 0 else ""
             say(
-                f"{self.what}:{share} {_si(self.done)} {self.unit}, {_si(rate)} {self.unit}/s{left} {self._note}".rstrip()
+                f"{self.what}:{share} {_si(self.done)} {self.unit}, "
+                f"{_si(rate)} {self.unit}/s{left} {self._note}".rstrip()
             )
 
     def __exit__(
@@ -87,7 +88,8 @@ class Meter:
         if kind is None and (seconds >= QUIET_SECONDS or self._said):
             rate = (self.done - self._first) / max(seconds, 1e-9)
             say(
-                f"{self.what}: {_si(self.done)} {self.unit} in {_clock(seconds)} ({_si(rate)} {self.unit}/s) {self._note}".rstrip()
+                f"{self.what}: {_si(self.done)} {self.unit} in {_clock(seconds)} "
+                f"({_si(rate)} {self.unit}/s) {self._note}".rstrip()
             )
 
 

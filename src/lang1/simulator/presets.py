@@ -51,7 +51,7 @@ PRESETS: dict[Preset, PresetSpec] = {
         death_intercept=-6.10, death_scale=0.72, stay_intercepts=(0.850, -0.038, -0.008, -0.805), stay_scale=0.38,
         denial_intercept=-1.76, denial_scale=0.95, return_intercept=-2.18, return_scale=0.58,
         illness_death=0.50, illness_stay=0.70,
-        burden=1.30, burden_spread=0.8, grave=1.0, mention_inactive=0.25, coding=0.94, miscoding=0.03, more_stays=0.5,
+        burden=1.42, burden_spread=0.8, grave=1.0, mention_inactive=0.25, coding=0.94, miscoding=0.03, more_stays=0.5,
         gap_days=420.0, other_encounters=0.15, death_after=0.03, progress_notes=0.5, radiology=0.25, pathology=0.03,
         long_notes=False, authors=3,
     ),

@@ -66,7 +66,7 @@ def softmax(z: F64) -> F64:
 
 
 def illness(conditions: I8) -> F64:
-    """How much chronic illness a note lists as active, ``(n,)``: Charlson weights (1987), levelling off at ``MOST_ILLNESS``."""
+    """Charlson points (1987) of the conditions that a note lists as active, at most ``MOST_ILLNESS``, ``(n,)``."""
     weights = np.array([c.weight for c in CHARLSON], dtype=np.float64)
     return np.asarray(np.minimum((conditions == ACTIVE) @ weights, MOST_ILLNESS), dtype=np.float64)
 
