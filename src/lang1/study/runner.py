@@ -190,14 +190,13 @@ def _fingerprint(path: Path) -> str:
 
 
 def _set_aside(out: Path, name: str, key: str) -> None:
-    """Move a folder made under other settings out of the way; an unfinished one is removed."""
-    folder, partial = out / name, partial_path(out / name)
-    if partial.exists():
-        shutil.rmtree(partial)
-    if folder.exists():
-        place = out / SUPERSEDED / f"{name}-{key[:8]}"
+    """Move what was made under other settings out of the way, finished or not: it may have cost days."""
+    for folder in (out / name, partial_path(out / name)):
+        if not folder.exists():
+            continue
+        place = out / SUPERSEDED / f"{name}-{key[:8]}{'' if folder.name == name else '-unfinished'}"
         place.parent.mkdir(exist_ok=True)
         if place.exists():
-            shutil.rmtree(place)
+            shutil.rmtree(place)  # the same step under the same key: superseded once before
         folder.rename(place)
         say(f"{name}: settings or inputs changed since it was made; the old folder is kept in {place}")
