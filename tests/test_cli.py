@@ -121,7 +121,7 @@ def test_a_corrupt_checkpoint_is_named(tmp_path: Path, damage: str) -> None:
     model = Llama(preset("lang1-micro", vocab_size=tokenizer.vocab_size, hidden_size=32, layers=1))
     model.initialise(1)
     with new_folder(tmp_path / "m", "model") as draft:
-        save_model(draft.path, model, tokenizer, model.settings)
+        save_model(draft.path, model, tokenizer)
         draft.extra.update({"stage": "finetuned", "tasks": ["mortality"]})
     weights = tmp_path / "m" / "model.safetensors"
     data = weights.read_bytes()
