@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
@@ -116,9 +115,3 @@ def _clock(seconds: float) -> str:
         return f"{seconds} s"
     minutes, rest = divmod(seconds, 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def flush() -> None:
-    """Flush both streams; call before a process is replaced or killed."""
-    sys.stdout.flush()
-    sys.stderr.flush()
