@@ -66,7 +66,7 @@ def test_all_five_tables(site: Path) -> None:
         ask = lambda sql: connection.execute(sql).fetchall()  # noqa: E731
         assert ask("SELECT * FROM encounters WHERE encounter_id = 'E009'") == [
             ("E009", "P07", None, "inpatient", dt.datetime(2021, 2, 2, 12), dt.datetime(2021, 2, 6, 12, 30), "urgent",
-             "Clinic", "Surgery", "main", "transfer_acute", 39.6, "Aetna")
+             "Clinic", "Surgery", "main", "transfer_acute", 39.6, "Aetna", None, None)
         ]  # fmt: skip
         assert ask("SELECT DISTINCT disposition FROM encounters WHERE discharge_time IS NULL") == [(None,)]
         assert ask("SELECT race FROM patients WHERE patient_id = 'P05'") == [("not recorded",)]  # codes: {"": ...}

@@ -19,7 +19,11 @@ from lang1.records.schema import OPTIONAL_TABLES, TABLES, TimeBasis
 ALL_TABLES: dict[str, pa.Schema] = {**TABLES, **OPTIONAL_TABLES}
 
 # Years that a time may lie in. Shifted data sets (MIMIC) reach past 2200 on purpose.
-TIME_YEARS: dict[TimeBasis, tuple[int, int]] = {"calendar": (1900, 2200), "shifted": (1800, 2400)}
+TIME_YEARS: dict[TimeBasis, tuple[int, int]] = {
+    "calendar": (1900, 2200),
+    "shifted": (1800, 2400),
+    "within_stay": (1800, 2400),
+}
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def rules(time_basis: TimeBasis) -> list[Rule]:
         _orphan("encounters", "patients", "patient_id"),
         _order("encounters", "admit_time", "discharge_time", "discharge before admission", "encounter_id"),
         _range("encounters", "age_at_admission", "NOT t.age_at_admission BETWEEN 0 AND 130", "0 to 130 years"),
+        _range("encounters", "year_high", "t.year_high < t.year_low", "no earlier than year_low"),
     ]
     if time_basis == "ordinal":
         says = "'sequence is empty; under time_basis ordinal it gives the order of encounters'"
@@ -139,7 +144,11 @@ def rules(time_basis: TimeBasis) -> list[Rule]:
             "'encounter ''', t.encounter_id, ''' has a label for task ''', t.task, ''' already'",
         ),
         _orphan("fields", "encounters", "encounter_id"),
+        _order("unit_stays", "in_time", "out_time", "left the unit before entering it", "encounter_id"),
+        _range("procedures", "position", "t.position < 1", "1 or more (1 is the principal procedure)"),
     ]
+    for table in ("unit_stays", "procedures"):
+        found += [_orphan(table, "encounters", "encounter_id"), _other_patient(table)]
     return found
 
 

@@ -2,7 +2,9 @@
 
 Ids are opaque strings. Times are naive local hospital time (``timestamp[us]``); a null time is *unknown*, it is
 never invented. Under ``time_basis: ordinal`` times are null and ``encounters.sequence`` gives the order; under
-``none`` there is no order at all. ``shifted`` times are true within a patient and meaningless between patients.
+``none`` there is no order at all. ``shifted`` times are true within a patient and meaningless between patients,
+``within_stay`` times within one encounter only. Where the source says between which true years an encounter lies (the year
+groups of MIMIC, the discharge year of eICU), ``year_low`` and ``year_high`` keep that.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-TimeBasis = Literal["calendar", "shifted", "ordinal", "none"]
+TimeBasis = Literal["calendar", "shifted", "within_stay", "ordinal", "none"]
 
 _S, _T, _I, _F = pa.string(), pa.timestamp("us"), pa.int32(), pa.float64()
 
@@ -65,6 +67,8 @@ ENCOUNTERS = pa.schema(
         pa.field("disposition", _S),  # DISPOSITIONS; null while in hospital
         pa.field("age_at_admission", _F),  # years
         pa.field("payer", _S),  # primary payer as known at registration
+        pa.field("year_low", _I),  # the true year of discharge (admission where open) is this one at the earliest …
+        pa.field("year_high", _I),  # … and this one at the latest; null where times are true dates, or nothing is known
     ]
 )
 
@@ -151,6 +155,32 @@ FIELDS = pa.schema(
     ]
 )
 
+# Optional: where in the hospital the patient was, one row a stay in a unit.
+UNIT_TYPES = ("emergency", "ward", "step_down", "intensive_care", "operating", "other")
+UNIT_STAYS = pa.schema(
+    [
+        _required("encounter_id", _S),
+        _required("patient_id", _S),
+        pa.field("unit", _S),  # the site's name of the unit
+        _required("unit_type", _S),  # UNIT_TYPES
+        pa.field("in_time", _T),
+        pa.field("out_time", _T),  # null: still there, or unknown
+    ]
+)
+
+# Optional: procedures, which the planned-return rule of clinical measures needs.
+PROCEDURE_VERSIONS = ("ICD-9-CM", "ICD-10-PCS", "CPT", "HCPCS", "other")
+PROCEDURES = pa.schema(
+    [
+        _required("encounter_id", _S),
+        _required("patient_id", _S),
+        _required("code", _S),  # dots optional, case ignored
+        _required("code_version", _S),  # PROCEDURE_VERSIONS
+        pa.field("position", _I),  # 1 = principal
+        pa.field("performed_time", _T),
+    ]
+)
+
 TABLES: dict[str, pa.Schema] = {
     "patients": PATIENTS,
     "encounters": ENCOUNTERS,
@@ -158,7 +188,12 @@ TABLES: dict[str, pa.Schema] = {
     "diagnoses": DIAGNOSES,
     "claims": CLAIMS,
 }
-OPTIONAL_TABLES: dict[str, pa.Schema] = {"given_labels": GIVEN_LABELS, "fields": FIELDS}
+OPTIONAL_TABLES: dict[str, pa.Schema] = {
+    "given_labels": GIVEN_LABELS,
+    "fields": FIELDS,
+    "unit_stays": UNIT_STAYS,
+    "procedures": PROCEDURES,
+}
 
 # Values that a coded column may take; anything else is refused on read, by row.
 CODED: dict[str, dict[str, tuple[str, ...]]] = {
@@ -172,4 +207,6 @@ CODED: dict[str, dict[str, tuple[str, ...]]] = {
     "diagnoses": {"code_version": CODE_VERSIONS, "present_on_admission": ("Y", "N", "U", "W")},
     "claims": {"final_status": FINAL_STATUSES},
     "fields": {"known_at": ("admission", "discharge")},
+    "unit_stays": {"unit_type": UNIT_TYPES},
+    "procedures": {"code_version": PROCEDURE_VERSIONS},
 }

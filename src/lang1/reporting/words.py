@@ -138,6 +138,7 @@ NOTE_TYPES = {
 TIME_BASIS = {
     "calendar": "true calendar dates",
     "shifted": "dates shifted per patient",
+    "within_stay": "times known within a stay only",
     "ordinal": "order of stays known, no dates",
     "none": "no order or dates",
 }
