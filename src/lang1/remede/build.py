@@ -19,7 +19,8 @@ from lang1.remede import splits
 from lang1.remede.benchmark import CARDS, EXAMPLES, KIND, LEFT_OUT, SPLITS_FILE, Benchmark
 from lang1.remede.card import Card, load_card, write_card
 from lang1.remede.cohort import Facts, Ledger, Rule, Unsupported, label_sql, literal, prepare, rows
-from lang1.remede.settings import SPLITS, TASKS, BuildSettings, Calendar, check_path
+from lang1.remede.names import TASKS, in_order
+from lang1.remede.settings import SPLITS, BuildSettings, Calendar, check_path
 from lang1.remede.tasks import cohort
 
 __all__ = ["BuildSettings", "build"]
@@ -51,7 +52,9 @@ def build(records: Path, out: Path, settings: BuildSettings | None = None) -> Pa
     """
     settings = settings or BuildSettings()
     check_path(settings.card_dir, "card_dir")
-    cards = {task: load_card(task, settings.card_dir, settings.cards.get(task)) for task in settings.tasks or TASKS}
+    cards = {
+        task: load_card(task, settings.card_dir, settings.cards.get(task)) for task in in_order(settings.tasks or TASKS)
+    }
     opened = Records.open(records)
     inputs = {"records": opened.folder}
     if settings.cut_points_from is not None:
@@ -179,7 +182,7 @@ def _write(
     ledger: Ledger,
 ) -> None:
     connection = facts.connection
-    order = " ".join(f"WHEN '{task}' THEN {number}" for number, task in enumerate(TASKS))
+    order = " ".join(f"WHEN '{task}' THEN {number}" for number, task in enumerate(built))
     names = ", ".join(EXAMPLE_SCHEMA.names)
     examples: pa.Table = connection.sql(
         f"SELECT {names} FROM examples ORDER BY CASE task {order} END, encounter_id"

@@ -12,10 +12,10 @@ from pydantic import Field, model_validator
 
 from lang1.common.errors import SettingsError
 from lang1.common.settings import Settings, read_yaml, validate_settings
-from lang1.remede.settings import TASKS
+from lang1.remede.names import CARDS, check_known, shipped_cards
 from lang1.text.questions import render_question
 
-CARDS = Path(__file__).parent / "cards"
+__all__ = ["Card", "load_card", "read_card", "shipped_cards", "write_card"]
 
 
 class Prediction(Settings):
@@ -80,6 +80,9 @@ class Card(Settings):
     """One task: its question, label rule, prediction time, exclusions, censoring and caveats.
 
     Attributes:
+        task: the name: lower-case letters, digits and underscores.
+        rule: which rule computes the task (a module in ``remede/tasks/``); null for the one of the task's own name.
+        based_on: the shipped card that this one was made from, with what differs.
         note_type: the type of the note that is read (``records/schema.py``).
         note_signed: only signed notes count, from the moment of signing.
         question_template: a name in ``text.questions.QUESTIONS``.
@@ -93,8 +96,10 @@ class Card(Settings):
         fields_left_out: prefixes of fields that would give the answer away.
     """
 
-    task: str
+    task: str = Field(pattern="^[a-z][a-z0-9_]*$")
     title: str
+    rule: str | None = None
+    based_on: str | None = None
     kind: Literal["binary", "multiclass"]
     definition: str
     note_type: str
@@ -130,6 +135,11 @@ class Card(Settings):
         return self
 
     @property
+    def rule_name(self) -> str:
+        """Which rule computes the task."""
+        return self.rule or self.task
+
+    @property
     def classes(self) -> int:
         """How many classes there are."""
         return len(self.options)
@@ -160,23 +170,46 @@ class Card(Settings):
 
 
 def load_card(task: str, card_dir: Path | None = None, edits: Mapping[str, Any] | None = None) -> Card:
-    """The shipped card of a task, edited by ``card_dir/TASK.yaml`` and then by ``edits``, field by field.
+    """The card of a task: shipped, edited by ``card_dir/TASK.yaml`` and then by ``edits``, field by field.
+
+    A card of ``card_dir`` with a name that is not shipped is a task of its own: complete, or ``based_on`` a shipped
+    card with a title of its own and whatever else differs.
 
     Raises:
         SettingsError: an unknown task or field, or a value that the field cannot take.
     """
-    if task not in TASKS:
-        raise SettingsError(f"unknown task '{task}'; tasks are {', '.join(TASKS)}.")
-    values, source = read_yaml(CARDS / f"{task}.yaml"), f"cards/{task}.yaml"
+    check_known(task, card_dir)
     own = card_dir / f"{task}.yaml" if card_dir is not None else None
-    if own is not None and own.exists():
-        values, source = _merged(values, read_yaml(own)), str(own)
+    if task in shipped_cards():
+        values, source = _whole(CARDS / f"{task}.yaml"), f"cards/{task}.yaml"
+        if own is not None and own.exists():
+            edited = read_yaml(own)
+            if "based_on" in edited:
+                raise SettingsError(f"{own}: it edits the shipped card of that name; leave out based_on, or rename it.")
+            values, source = _merged(values, edited), str(own)
+    else:
+        assert own is not None
+        values, source = _whole(own), str(own)
     if edits:
         values, source = _merged(values, edits), f"cards.{task}"
     card = validate_settings(Card, values, source)
     if card.task != task:
         raise SettingsError(f"{source}: 'task' is '{card.task}', expected '{task}'.")
     return card
+
+
+def _whole(file: Path) -> dict[str, Any]:
+    """The fields of a card file, those of the shipped card that it is based on included."""
+    values = read_yaml(file)
+    base = values.get("based_on")
+    if base is None:
+        return values
+    if base not in shipped_cards() or base == file.stem:
+        raise SettingsError(f"{file}: 'based_on' is '{base}', expected one of {', '.join(shipped_cards())}.")
+    if "title" not in values:
+        raise SettingsError(f"{file}: 'title' is missing: reports need to tell it from '{base}'.")
+    inherited = _whole(CARDS / f"{base}.yaml")
+    return _merged({**inherited, "task": file.stem, "rule": inherited.get("rule") or base}, values)
 
 
 def read_card(file: Path) -> Card:

@@ -12,10 +12,11 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from lang1.common.errors import SettingsError
 from lang1.common.settings import Settings, read_yaml, validate_settings
+from lang1.remede.names import CARDS, check_known
+from lang1.remede.names import TASKS as TASKS
 
-TASKS = ("readmission", "mortality", "length_of_stay", "comorbidity", "insurance_denial")
 SPLITS = ("train", "val", "test", "test_older", "test_newest")
-CALENDARS = Path(__file__).parent / "cards" / "calendars.yaml"
+CALENDARS = CARDS / "calendars.yaml"
 Policy = Literal["patients-apart", "time-only"]
 
 
@@ -106,7 +107,8 @@ class BuildSettings(Settings):
     """How a benchmark is built from records.
 
     Attributes:
-        tasks: which tasks; null for all of the five that the records support.
+        tasks: which tasks, of the shipped cards and those in ``card_dir``; null for all of the five (``TASKS``) that
+            the records support.
         calendar: a preset (``paper``, ``demo``), blocks of one's own, or null for no time blocks. Only records with
             ``time_basis: calendar`` can be cut by time; for others there are no blocks.
         policy: ``patients-apart`` keeps each patient in one fold; ``time-only`` splits the train period by encounter
@@ -117,7 +119,7 @@ class BuildSettings(Settings):
         max_examples: at most about so many stays in a split: patients in the order of a hash, the last one whole.
         fit_cut_points: bins of multiclass tasks from quantiles of this site's train split.
         cut_points_from: a benchmark of another site whose bins are used.
-        card_dir: a folder of ``TASK.yaml`` files that edit the shipped cards.
+        card_dir: a folder of ``TASK.yaml`` files that edit the shipped cards or, under names of their own, add tasks.
         cards: the same edits in place, by task; they win over ``card_dir``.
     """
 
@@ -136,8 +138,7 @@ class BuildSettings(Settings):
     def _known(self) -> Self:
         calendars = self.calendar.tasks if isinstance(self.calendar, Calendar) else {}
         for task in (*(self.tasks or ()), *self.cards, *calendars):
-            if task not in TASKS:
-                raise ValueError(f"unknown task '{task}'; tasks are {', '.join(TASKS)}")
+            check_known(task, self.card_dir)
         if self.tasks is not None and (not self.tasks or len(set(self.tasks)) < len(self.tasks)):
             raise ValueError("tasks: name each task once, and at least one; null stands for all")
         for split, most in self.max_examples.items():

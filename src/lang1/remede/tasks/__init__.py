@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lang1.common.errors import SettingsError
 from lang1.remede.card import Card
 from lang1.remede.cohort import Facts
 from lang1.remede.tasks import comorbidity, given, insurance_denial, length_of_stay, mortality, readmission
 from lang1.remede.tasks.cohort_of import Cohort, need_notes
 
-# Each makes the table ``candidates`` and returns what its rows are and the rules to apply.
+# By rule (``Card.rule_name``). Each makes the table ``candidates``, returns what its rows are and the rules to apply.
 COHORTS: dict[str, Callable[[Card, Facts], Cohort]] = {
     "readmission": readmission.cohort,
     "mortality": mortality.cohort,
@@ -25,8 +26,11 @@ def cohort(card: Card, facts: Facts) -> Cohort:
     Raises:
         Unsupported: the records lack what the task needs.
         InputError: a given label that cannot be read.
+        SettingsError: the card names a rule that does not exist.
     """
+    if card.rule_name not in COHORTS:
+        raise SettingsError(f"{card.task}.yaml: 'rule' is '{card.rule_name}', expected one of {', '.join(COHORTS)}.")
     need_notes(card, facts)
     if given.present(card, facts):
         return given.cohort(card, facts)
-    return COHORTS[card.task](card, facts)
+    return COHORTS[card.rule_name](card, facts)

@@ -54,6 +54,8 @@ def cohort(card: Card, facts: Facts) -> Cohort:
         FROM given_values g JOIN encounters e USING (encounter_id) LEFT JOIN first_note n USING (encounter_id)
     """)
     # Who paired the note with the label vouches for its time, so no signature or availability is asked here.
-    alive = [Rule("discharged alive", "disposition IS DISTINCT FROM 'expired'")] if card.task == "readmission" else []
+    alive = (
+        [Rule("discharged alive", "disposition IS DISTINCT FROM 'expired'")] if card.rule_name == "readmission" else []
+    )
     has_note = Rule(f"has a {card.note_type.replace('_', ' ')} note", "note_id IS NOT NULL")
     return Cohort("encounters with a given label", [has_note, *alive, *exclusion_rules(card)])
