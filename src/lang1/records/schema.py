@@ -3,8 +3,8 @@
 Ids are opaque strings. Times are naive local hospital time (``timestamp[us]``); a null time is *unknown*, it is
 never invented. Under ``time_basis: ordinal`` times are null and ``encounters.sequence`` gives the order; under
 ``none`` there is no order at all. ``shifted`` times are true within a patient and meaningless between patients,
-``within_stay`` times within one encounter only. Where the source says between which true years an encounter lies (the year
-groups of MIMIC, the discharge year of eICU), ``year_low`` and ``year_high`` keep that.
+``within_stay`` times within one encounter only. Where the source says between which true years an encounter lies (the
+year groups of MIMIC, the discharge year of eICU), ``year_low`` and ``year_high`` keep that.
 """
 
 from __future__ import annotations

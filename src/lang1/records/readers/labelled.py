@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from lang1.common.artefact import InputRef, file_sha256
 from lang1.common.errors import InputError
 from lang1.common.settings import Settings
+from lang1.records.readers.dates import OFFSET
 from lang1.records.readers.source import name, open_source, read_into
-from lang1.records.readers.values import OFFSET
 from lang1.records.rules import at
 from lang1.records.schema import ENCOUNTER_CLASSES, NOTE_TYPES, TimeBasis
 from lang1.records.store import RecordsMeta, new_records, quoted

@@ -10,27 +10,13 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from lang1.common.settings import Settings
+from lang1.records.readers.dates import DayPart
 from lang1.records.readers.source import LIST_SEPARATOR
 from lang1.records.rules import ALL_TABLES, time_columns
 from lang1.records.schema import CODED, TABLES
 from lang1.records.store import RecordsMeta
 
 EVERYTHING_ELSE = "*"
-DayPart = Literal["start_of_day", "end_of_day"]
-
-# What a date without a time of day stands for. Inputs of a model count as late as they can, so that nothing is read
-# before it was there; outcomes as early as they can.
-DATE_ONLY: dict[str, DayPart] = {
-    "admit_time": "start_of_day",
-    "discharge_time": "end_of_day",
-    "death_time": "start_of_day",
-    "created_time": "end_of_day",
-    "signed_time": "end_of_day",
-    "available_time": "end_of_day",
-    "submitted_time": "start_of_day",
-    "first_remit_time": "start_of_day",
-    "final_time": "start_of_day",
-}
 
 
 class TableMap(Settings):

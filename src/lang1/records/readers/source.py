@@ -1,4 +1,4 @@
-"""Reading a source's files as text: CSV (also gzipped) and Parquet, row by row numbered, nothing guessed.
+"""Reading a source's files as text: CSV (also gzipped or zstd) and Parquet, row by row numbered, nothing guessed.
 
 Every value is read as text and typed later, so that an error can name the file, the row and the value.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 import difflib
-import gzip
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -22,6 +23,15 @@ from lang1.records.store import quoted
 # DuckDB's own limit is 2 MB a line; a stay's whole note text can be longer.
 LONGEST_LINE_BYTES = 64 * 2**20
 LIST_SEPARATOR = ";"
+Encoding = Literal["utf-8", "latin-1", "utf-16"]
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+_REJECTED = {
+    "INVALID ENCODING": "a character that is not {encoding}",
+    "MISSING COLUMNS": "too few values in the line",
+    "TOO MANY COLUMNS": "too many values in the line",
+    "UNQUOTED VALUE": "a quote that is not closed",
+    "LINE SIZE OVER MAXIMUM": "a line that is too long",
+}
 
 
 @dataclass(frozen=True)
@@ -32,9 +42,13 @@ class SourceFile:
     columns: tuple[str, ...]
     kind: str  # csv | parquet
     delimiter: str = ","
+    encoding: Encoding = "utf-8"
 
-    def select(self, columns: Sequence[str]) -> str:
-        """SQL that yields the named columns as text (null where empty) and ``_row``, the first data row being 1."""
+    def select(self, columns: Sequence[str], *, rejects: bool = False) -> str:
+        """SQL that yields the named columns as text (null where empty) and ``_row``, the first data row being 1.
+
+        With ``rejects``, lines that are not well-formed go to the table ``reject_errors`` and have no ``_row``.
+        """
         if self.kind == "parquet":
             schema = pq.read_schema(self.path)
             read = ", ".join(f"{_as_text(schema.field(c))} AS {name(c)}" for c in columns)
@@ -48,7 +62,8 @@ class SourceFile:
         return (
             f"SELECT {read}row_number() OVER () AS _row FROM read_csv({quoted(self.path)}, columns={{{typed}}}, "
             f"auto_detect=false, header=true, delim={quoted(self.delimiter)}, quote='\"', escape='\"', "
-            f"max_line_size={LONGEST_LINE_BYTES})"
+            f"max_line_size={LONGEST_LINE_BYTES}, encoding={quoted(self.encoding)}"
+            f"{', store_rejects=true' if rejects else ''})"
         )
 
     def need(self, column: str, wanted_by: str) -> None:
@@ -80,7 +95,7 @@ def find_files(base: Path, pattern: str, wanted_by: str) -> list[Path]:
     return found
 
 
-def open_source(path: Path, delimiter: str = ",") -> SourceFile:
+def open_source(path: Path, delimiter: str = ",", encoding: Encoding = "utf-8") -> SourceFile:
     """Read a file's column names.
 
     Raises:
@@ -94,33 +109,75 @@ def open_source(path: Path, delimiter: str = ",") -> SourceFile:
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path}: not readable as Parquet ({error}).") from error
         return SourceFile(path, _distinct(path, columns), "parquet")
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
-            columns = tuple(next(csv.reader(stream, delimiter=delimiter), ()))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8.") from error
-    except (OSError, EOFError, csv.Error) as error:
+        with (
+            pa.input_stream(str(path), compression=COMPRESSED.get(path.suffix)) as stream,
+            io.TextIOWrapper(
+                stream, encoding=encoding.replace("utf-8", "utf-8-sig"), errors="surrogateescape", newline=""
+            ) as lines,
+        ):
+            columns = tuple(next(csv.reader(lines, delimiter=delimiter), ()))
+            "".join(columns).encode("utf-8")  # what could not be decoded below the header is told row by row
+    except UnicodeError as error:
+        raise InputError(
+            f"{path}: its header is not {encoding} text; save it as UTF-8, or set its encoding."
+        ) from error
+    except (OSError, EOFError, csv.Error, pa.ArrowException) as error:
         raise InputError(f"{path}: not readable as CSV ({error}).") from error
     if not any(columns):
         raise InputError(f"{path}: empty; expected a header line with column names.")
-    return SourceFile(path, _distinct(path, columns), "csv", delimiter)
+    return SourceFile(path, _distinct(path, columns), "csv", delimiter, encoding)
 
 
 def read_into(
-    connection: duckdb.DuckDBPyConnection, table: str, select: str, files: Iterable[SourceFile], columns: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    select: str,
+    files: Iterable[SourceFile],
+    columns: Sequence[str],
+    malformed: Callable[[str, int, str], None] | None = None,
 ) -> None:
     """Append ``SELECT select`` over each file's rows to ``table``; it may use the columns, ``_file`` and ``_row``.
 
+    Args:
+        malformed: told ``(reason, rows, first place)`` of lines that are not well-formed CSV, which are then left out;
+            null refuses them.
+
     Raises:
-        InputError: a file that is not well-formed, with the line where that shows.
+        InputError: a file that is not readable, or (without ``malformed``) a line that is not well-formed.
     """
     for file in files:
-        rows = f"SELECT *, {quoted(file.path.name)} AS _file FROM ({file.select(columns)})"
+        tolerant = malformed is not None and file.kind == "csv"
+        rows = f"SELECT *, {quoted(file.path.name)} AS _file FROM ({file.select(columns, rejects=tolerant)})"
         try:
             connection.execute(f"INSERT INTO {table} SELECT {select} FROM ({rows})")
         except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
             raise InputError(f"{file.path}: {_plain(error)}") from error
+        if tolerant and malformed is not None:
+            _tell_rejects(connection, table.removesuffix(" BY NAME"), file, malformed)
+
+
+def _tell_rejects(
+    connection: duckdb.DuckDBPyConnection, table: str, file: SourceFile, malformed: Callable[[str, int, str], None]
+) -> None:
+    """Count the lines that were left out, and put right the numbers of the rows after them."""
+    found = connection.execute(
+        "SELECT error_type, count(DISTINCT line), min(line) FROM reject_errors GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    for kind, lines, first in found:
+        reason = _REJECTED.get(str(kind), f"not well-formed CSV ({str(kind).lower()})").format(encoding=file.encoding)
+        malformed(f"{file.path.name}: {reason}", lines, f"{file.path.name} line {first}")
+    if found:
+        mine = f"{table}._file = {quoted(file.path.name)}"
+        # The k-th row that was read is the k-th of the file that was not left out; the header is line 1.
+        connection.execute(f"""
+            UPDATE {table} SET _row = numbered.n FROM (
+                SELECT n, row_number() OVER (ORDER BY n) AS k FROM (
+                    SELECT unnest(range(1, (SELECT coalesce(max(_row), 0) FROM {table} WHERE {mine})
+                        + (SELECT count(DISTINCT line) FROM reject_errors) + 1)) AS n)
+                WHERE n NOT IN (SELECT line - 1 FROM reject_errors)) numbered
+            WHERE {table}._row = numbered.k AND {mine}""")
+    connection.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
 
 
 def name(column: str) -> str:
@@ -151,6 +208,8 @@ def _distinct(path: Path, columns: tuple[str, ...]) -> tuple[str, ...]:
 def _plain(error: Exception) -> str:
     """The parser's first sentences without its advice on its own options."""
     text = str(error).split("Possible")[0].removeprefix("Invalid Input Error: ").strip()
+    if "GZIP" in text or "zstd" in text.lower():
+        return "the compressed file is cut short or damaged; copy it again."
     if "invalid state" in text:
         text = "its lines do not all end in the same way; save it again with one kind of line ending."
     return text.replace("CSV Error on Line", "malformed CSV, line")

@@ -8,15 +8,13 @@ import duckdb
 import pyarrow as pa
 
 from lang1.common.errors import InputError, SettingsError
-from lang1.records.readers.mapping import DATE_ONLY, EVERYTHING_ELSE, TableMap, TablesMap
+from lang1.records.readers.dates import BARE_DATE, DATE_ONLY, LAST_SECOND, OFFSET
+from lang1.records.readers.mapping import EVERYTHING_ELSE, TableMap, TablesMap
 from lang1.records.rules import ALL_TABLES, at
 from lang1.records.schema import CODED
 from lang1.records.store import quoted
 
 _TIME_PARTS = ("%H", "%I", "%c", "%X", "%M")
-# A time of day with a UTC offset at its end.
-OFFSET = r"[0-9]{2}:?[0-9]{2}(:[0-9.]+)? ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
-_DATE = r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def _time(
             where = f"tables.{table}.time_formats" if mapped.time_formats is not None else "time_formats"
             raise SettingsError(f"{where} is {formats}: {str(error).splitlines()[0]}") from error
     else:
-        is_date = f"regexp_full_match({column}, '{_DATE}')"
+        is_date = f"regexp_full_match({column}, '{BARE_DATE}')"
         time = f"CASE WHEN NOT {is_date} THEN {_iso(connection, table, column, mapped, mapping)} END"
         date = f"CASE WHEN {is_date} THEN try_cast({column} AS TIMESTAMP) END"
         expected = "a time such as 2024-01-31 14:05 (other ways of writing: time_formats)"
@@ -122,7 +120,7 @@ def _time(
                 f"say what it stands for: tables.{table}.dates_without_time: {{{column}: start_of_day | end_of_day}}."
             )
     if policy == "end_of_day":
-        date = f"({date}) + INTERVAL 86399 SECONDS"
+        date = f"({date}) + {LAST_SECOND}"
     return Column(f"coalesce({time}, {date})", expected)
 
 
