@@ -11,6 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 import lang1
+from lang1.cli.ingest import ingest
+from lang1.cli.parts import Config, Overrides, done, load, print_left_out, print_table
+from lang1.cli.remede import remede
 from lang1.common.errors import Lang1Error
 from lang1.common.progress import console, say
 
@@ -52,11 +55,6 @@ app = typer.Typer(
     epilog="Start with `lang1 demo`. Settings of any verb can be changed as `field=value` at the end of the line.",
 )
 
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Settings as field=value (section.field=value).", metavar="[FIELD=VALUE]...")
-]
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file (YAML).")]
-
 
 def main() -> None:
     """Run the command line: exit code 0 done, 2 something the user can mend, 1 a fault of ours, 130 stopped."""
@@ -84,16 +82,6 @@ def _fail(line: str, code: int, debug: bool) -> None:
     console.file.flush()
     print(line, file=sys.stderr, flush=True)
     raise SystemExit(code)
-
-
-def _load(model: Any, config: Path | None, overrides: list[str] | None, base: dict[str, Any] | None = None) -> Any:
-    from lang1.common.settings import load_settings
-
-    return load_settings(model, config, overrides or (), base)
-
-
-def _done(out: Path, next_command: str) -> None:
-    say(f"Done: {out}. Next: {next_command}")
 
 
 @app.callback(invoke_without_command=True)
@@ -124,115 +112,12 @@ def simulate(
     from lang1.simulator.simulate import simulate as run
 
     base = {"systems": systems, "patients": patients, "seed": seed, "preset": preset}
-    folders = run(out, _load(SimulatorSettings, config, overrides, base))
-    _done(out, f"lang1 remede build {folders[0]} ./benchmark")
+    folders = run(out, load(SimulatorSettings, config, overrides, base))
+    done(out, f"lang1 remede build {folders[0]} ./benchmark")
 
 
-ingest = typer.Typer(
-    help="Take a hospital's extract into a records folder. Example: `lang1 ingest tables --map map.yaml ./records`",
-    no_args_is_help=True,
-)
 app.add_typer(ingest, name="ingest")
-
-
-@ingest.command("tables")
-def ingest_tables_command(
-    out: Annotated[Path | None, typer.Argument(help="Records folder to write.")] = None,
-    overrides: Overrides = None,
-    map_file: Annotated[Path | None, typer.Option("--map", help="YAML mapping of files and columns.")] = None,
-    init: Annotated[
-        list[Path] | None, typer.Option("--init", help="Print a commented mapping for these files.")
-    ] = None,
-) -> None:
-    """Any CSV or Parquet files for the five tables, by a YAML mapping.
-
-    Example: `lang1 ingest tables --init adt.csv --init notes.csv > map.yaml`, edit it, then
-    `lang1 ingest tables --map map.yaml ./records`
-    """
-    from lang1.records.readers.tables import ingest_tables, init_mapping
-
-    if init:
-        print(init_mapping(init))
-        return
-    if map_file is None or out is None:
-        raise typer.BadParameter("give --map FILE and the folder to write, or --init FILE to start a mapping.")
-    ingest_tables(map_file, out, overrides or [])
-    _print_left_out(out)
-    _done(out, f"lang1 remede build {out} ./benchmark")
-
-
-@ingest.command("labelled")
-def ingest_labelled_command(
-    table: Annotated[Path, typer.Argument(help="CSV or Parquet with a note, label columns and a patient id.")],
-    out: Annotated[Path, typer.Argument(help="Records folder to write.")],
-    overrides: Overrides = None,
-    config: Config = None,
-) -> None:
-    """One table of notes with labels, for data that has no encounters.
-
-    Example: `lang1 ingest labelled notes.csv ./records note=text patient=mrn labels.readmission=readmit30 order=seq`
-    """
-    from lang1.records.readers.labelled import LabelledSettings, ingest_labelled
-
-    ingest_labelled(table, out, _load(LabelledSettings, config, overrides))
-    _print_left_out(out)
-    _done(out, f"lang1 remede build {out} ./benchmark")
-
-
-@ingest.command("diabetes-130")
-def ingest_diabetes_command(
-    out: Annotated[Path, typer.Argument(help="Records folder to write.")],
-    overrides: Overrides = None,
-    config: Config = None,
-) -> None:
-    """Real encounters of the Diabetes 130-US hospitals data, which ships with lang1 (CC BY 4.0).
-
-    Example: `lang1 ingest diabetes-130 ./diabetes`
-    """
-    from lang1.records.readers.diabetes130 import Diabetes130Settings, ingest_diabetes130
-
-    ingest_diabetes130(out, _load(Diabetes130Settings, config, overrides))
-    _print_left_out(out)
-    _done(out, f"lang1 remede build {out} ./benchmark")
-
-
-remede = typer.Typer(
-    help="The benchmark: tasks, labels, splits, attrition. Example: `lang1 remede build ./records ./benchmark`",
-    no_args_is_help=True,
-)
 app.add_typer(remede, name="remede")
-
-
-@remede.command("build")
-def remede_build(
-    records: Annotated[Path, typer.Argument(help="Records folder.")],
-    out: Annotated[Path, typer.Argument(help="Benchmark folder to write.")],
-    overrides: Overrides = None,
-    config: Config = None,
-) -> None:
-    """Label the records, split them by time and patient, and print what was left out, rule by rule.
-
-    Example: `lang1 remede build ./hospitals/riverside ./benchmark calendar=paper`
-    """
-    from lang1.remede.build import build
-    from lang1.remede.settings import BuildSettings
-
-    build(records, out, _load(BuildSettings, config, overrides))
-    remede_show(out)
-    _done(out, f"lang1 corpus {records} {out} ./corpus")
-
-
-@remede.command("show")
-def remede_show(benchmark: Annotated[Path, typer.Argument(help="Benchmark folder.")]) -> None:
-    """Print a benchmark's attrition ledger and class shares.
-
-    Example: `lang1 remede show ./benchmark`
-    """
-    from lang1.remede.benchmark import Benchmark
-    from lang1.remede.summary import summary_lines
-
-    for line in summary_lines(Benchmark.open(benchmark)):
-        print(line)
 
 
 @app.command()
@@ -250,9 +135,9 @@ def corpus(
     from lang1.corpus.build import build_corpus
     from lang1.corpus.settings import CorpusSettings
 
-    build_corpus([records], benchmark, out, _load(CorpusSettings, config, overrides))
-    _print_left_out(out)
-    _done(out, f"lang1 pretrain {out} {benchmark} ./model")
+    build_corpus([records], benchmark, out, load(CorpusSettings, config, overrides))
+    print_left_out(out)
+    done(out, f"lang1 pretrain {out} {benchmark} ./model")
 
 
 @app.command()
@@ -270,8 +155,8 @@ def pretrain(
     from lang1.training.pretrain import pretrain as run
     from lang1.training.settings import PretrainSettings
 
-    run(corpus_folder, out, _load(PretrainSettings, config, overrides), benchmark=benchmark)
-    _done(out, f"lang1 finetune {out} {benchmark} ./finetuned")
+    run(corpus_folder, out, load(PretrainSettings, config, overrides), benchmark=benchmark)
+    done(out, f"lang1 finetune {out} {benchmark} ./finetuned")
 
 
 @app.command()
@@ -289,8 +174,8 @@ def finetune(
     from lang1.training.finetune import finetune as run
     from lang1.training.settings import FinetuneSettings
 
-    run(model, benchmark, out, _load(FinetuneSettings, config, overrides))
-    _done(out, f"lang1 evaluate {out} {benchmark} ./evaluation")
+    run(model, benchmark, out, load(FinetuneSettings, config, overrides))
+    done(out, f"lang1 evaluate {out} {benchmark} ./evaluation")
 
 
 @app.command()
@@ -322,7 +207,7 @@ def evaluate(
     from lang1.evaluation.settings import EvaluateSettings
     from lang1.study.evaluation_study import evaluation_study
 
-    settings = _load(EvaluateSettings, config, overrides)
+    settings = load(EvaluateSettings, config, overrides)
     spec = evaluation_study(
         model,
         benchmark,
@@ -456,23 +341,10 @@ def _run_and_show(spec: Any, out: Path, source: str) -> None:
     done = run_study(spec, STEP_KINDS, out, source)
     shown = [folder for folder in done.values() if folder.kind == "results"]
     for folder in shown:
-        _print_table(closing_table(read_json(folder.path / "results.json")))
+        print_table(closing_table(read_json(folder.path / "results.json")))
         say(f"Report: {folder.path / 'report.html'}  (numbers: {folder.path / 'results.json'})")
     if not shown:
         say(f"Done: {out}.")
-
-
-def _print_table(table: Any) -> None:
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
-
-
-def _print_left_out(folder: Path) -> None:
-    from lang1.common.artefact import MANIFEST, read_json
-
-    for reason, rows in read_json(folder / MANIFEST)["left_out"].items():
-        say(f"left out: {rows} ({reason})")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ class Staging:
         return self.rows(relation)
 
     def load(self, relation: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
-        """Append Arrow batches of a reader's own making, ``_file`` and ``_row`` included; returns the rows there are."""
+        """Append a reader's own Arrow batches, ``_file`` and ``_row`` included; returns the rows there are."""
         exists = self.connection.execute(
             f"SELECT 1 FROM duckdb_tables() WHERE table_name = {quoted(relation)}"
         ).fetchall()
