@@ -1,7 +1,7 @@
 """The Charlson comorbidity index of an encounter's diagnosis codes.
 
-Groups after Quan et al. 2005 (enhanced ICD-9-CM, and ICD-10), weights of 1987 or 2011, no points for age; the prefixes,
-weights and sources are in ``cards/charlson.yaml``. Codes match by prefix, without dots and in upper case.
+Groups after Quan et al. 2005 (enhanced ICD-9-CM, and ICD-10), weights of 1987 or 2011; the prefixes, weights and
+sources are in ``cards/charlson.yaml``. Codes match by prefix, without dots and in upper case.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ import pyarrow as pa
 from lang1.common.settings import Settings, read_yaml, validate_settings
 
 Weights = Literal["1987", "2011"]
+CodeVariant = Literal["who", "us_cm"]
 TABLE = Path(__file__).parent / "cards" / "charlson.yaml"
+# Which lists of prefixes a code is looked up in; the last is empty unless the variant is us_cm.
+SYSTEMS = {"ICD-9-CM": ("icd9",), "ICD-10": ("icd10",), "ICD-10-CM": ("icd10", "us_cm")}
 
 
 class Group(Settings):
@@ -28,6 +31,7 @@ class Group(Settings):
     weights: dict[str, int]
     icd9: tuple[str, ...]
     icd10: tuple[str, ...]
+    us_cm: tuple[str, ...] = ()
 
 
 class _Table(Settings):
@@ -40,7 +44,7 @@ class Charlson:
     """The index under one set of weights.
 
     Attributes:
-        prefixes: ``(system, prefix, group)``, system ``icd9`` or ``icd10``, prefixes without dots.
+        prefixes: ``(system, prefix, group)``, system ``icd9``, ``icd10`` or ``us_cm``, prefixes without dots.
         weight: points by group.
         hierarchy: graver group → the milder group that it suppresses.
     """
@@ -51,10 +55,7 @@ class Charlson:
 
     def groups(self, codes: Iterable[tuple[str, str]]) -> set[str]:
         """The groups of ``(code_version, code)`` pairs, the hierarchy applied."""
-        found = set()
-        for version, code in codes:
-            system, plain = _system(version), normalise(version, code)
-            found |= {group for kind, prefix, group in self.prefixes if kind == system and plain.startswith(prefix)}
+        found = {group for version, code in codes for group in code_groups(self, version, code)}
         return found - {mild for grave, mild in self.hierarchy.items() if grave in found}
 
     def score(self, codes: Iterable[tuple[str, str]]) -> int:
@@ -63,13 +64,14 @@ class Charlson:
 
 
 @cache
-def load(weights: Weights = "1987") -> Charlson:
-    """The index with the weights of 1987 (the benchmark's) or of 2011."""
+def load(weights: Weights = "1987", variant: CodeVariant = "who") -> Charlson:
+    """The index with the weights of 1987 (the benchmark's) or of 2011; ``us_cm`` adds prefixes of ICD-10-CM alone."""
     table = validate_settings(_Table, read_yaml(TABLE), TABLE.name)
     prefixes = [
         (system, prefix, name)
         for name, group in table.groups.items()
-        for system, entries in (("icd9", group.icd9), ("icd10", group.icd10))
+        for system, entries in (("icd9", group.icd9), ("icd10", group.icd10), ("us_cm", group.us_cm))
+        if system != "us_cm" or variant == "us_cm"
         for entry in entries
         for prefix in expand(entry)
     ]
@@ -91,7 +93,7 @@ def expand(entry: str) -> list[str]:
 def normalise(version: str, code: str) -> str:
     """A code without dots, in upper case; numeric ICD-9 categories that lost leading zeros get them back (42 → 042)."""
     plain = code.strip().upper()
-    if _system(version) == "icd9":
+    if version == "ICD-9-CM":
         category, dot, rest = plain.partition(".")
         if category.isdigit() and (dot or len(category) < 3):
             category = category.zfill(3)
@@ -99,29 +101,49 @@ def normalise(version: str, code: str) -> str:
     return plain.replace(".", "")
 
 
-def _system(version: str) -> str:
-    return "icd9" if version == "ICD-9-CM" else "icd10"
+def code_groups(index: Charlson, version: str, code: str) -> list[str]:
+    """Groups of one code before the hierarchy, which belongs to the encounter and not to the code; sorted."""
+    plain, by_prefix = normalise(version, code), _by_prefix(index.prefixes)
+    found = (
+        by_prefix.get((system, plain[:end]), ()) for system in SYSTEMS[version] for end in range(2, len(plain) + 1)
+    )
+    return sorted({group for groups in found for group in groups})
 
 
-def create_scores(connection: duckdb.DuckDBPyConnection, weights: Weights = "1987") -> None:
+@cache
+def _by_prefix(prefixes: tuple[tuple[str, str, str], ...]) -> dict[tuple[str, str], tuple[str, ...]]:
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for system, prefix, group in prefixes:
+        found[system, prefix] = (*found.get((system, prefix), ()), group)
+    return found
+
+
+def create_scores(
+    connection: duckdb.DuckDBPyConnection,
+    weights: Weights = "1987",
+    variant: CodeVariant = "who",
+    counted: str = "true",
+) -> None:
     """Create the temporary table ``charlson_scores(encounter_id, score)`` from the view ``diagnoses``.
 
     Every encounter with at least one code has a row; an encounter without codes has none: its index is unknown, not 0.
+    ``counted`` is SQL over ``diagnoses``: which codes may count, such as those present on admission.
     """
-    index = load(weights)
+    index = load(weights, variant)
     distinct = connection.execute("SELECT DISTINCT code_version, code FROM diagnoses ORDER BY ALL").fetchall()
-    hits = [(version, code, group) for version, code in distinct for group in _hits(index, version, code)]
+    hits = [(version, code, group) for version, code in distinct for group in code_groups(index, version, code)]
     columns = list(zip(*hits, strict=True)) if hits else [(), (), ()]
     names = ("code_version", "code", "disease")
-    code_groups = pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
+    groups = pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
     points = pa.table({"disease": list(index.weight), "points": pa.array(index.weight.values(), pa.int32())})
     suppressed = pa.table({"grave": list(index.hierarchy), "mild": list(index.hierarchy.values())})
-    connection.register("charlson_code_groups", code_groups)
+    connection.register("charlson_code_groups", groups)
     connection.register("charlson_points", points)
     connection.register("charlson_suppressed", suppressed)
-    connection.execute("""
+    connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE charlson_groups AS
         SELECT DISTINCT encounter_id, disease FROM diagnoses JOIN charlson_code_groups USING (code_version, code)
+        WHERE {counted}
     """)
     connection.execute("""
         CREATE OR REPLACE TEMP TABLE charlson_scores AS
@@ -137,18 +159,3 @@ def create_scores(connection: duckdb.DuckDBPyConnection, weights: Weights = "198
     """)
     for name in ("charlson_code_groups", "charlson_points", "charlson_suppressed"):
         connection.unregister(name)
-
-
-def _hits(index: Charlson, version: str, code: str) -> list[str]:
-    """Groups of one code before the hierarchy, which belongs to the encounter and not to the code."""
-    system, plain = _system(version), normalise(version, code)
-    by_prefix = _by_prefix(index.prefixes)
-    return sorted({g for end in range(2, len(plain) + 1) for g in by_prefix.get((system, plain[:end]), ())})
-
-
-@cache
-def _by_prefix(prefixes: tuple[tuple[str, str, str], ...]) -> dict[tuple[str, str], tuple[str, ...]]:
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
-    for system, prefix, group in prefixes:
-        found[system, prefix] = (*found.get((system, prefix), ()), group)
-    return found
