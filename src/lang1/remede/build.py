@@ -169,7 +169,7 @@ def _sample(
             f"CREATE OR REPLACE TEMP TABLE remaining AS SELECT *, label AS given_class, NULL::DOUBLE AS value "
             f"FROM examples WHERE task = '{card.task}'"
         )
-        ledger.apply(card, [Rule(words, kept.format("remaining"))])
+        ledger.apply(card, [Rule(words, kept.format("asked"))])
     connection.execute(f"DELETE FROM examples WHERE NOT {kept.format('examples')}")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 
@@ -34,12 +34,26 @@ class Unsupported(InputError):
     """The records cannot support a task: an error where it was asked for, else it is left aside with a notice."""
 
 
+# What a rule may read. ``eligibility``: only what is available at the prediction time, as ``lint.py`` proves. The others
+# look ahead and say so. ``censoring``: the anchor alone, so that it treats all outcomes alike. ``observability``:
+# whether the label can be known (no codes, an unresolved claim). ``policy``: a named way with a competing event (a death
+# in hospital under length of stay). For the last two each row left out is counted and compared with those that stay.
+Reads = Literal["eligibility", "censoring", "observability", "policy"]
+
+# When a column is known: on admission, when the question is asked, at discharge, or only afterwards.
+Known = Literal["admission", "prediction", "discharge", "after"]
+
+
 @dataclass(frozen=True)
 class Rule:
-    """One rule: in plain words, and as an SQL predicate on ``candidates`` that is true for the rows that stay."""
+    """One rule: in plain words, and as an SQL predicate on ``candidates`` that is true for the rows that stay.
+
+    In the predicate, ``asked`` names the row where a subquery needs to.
+    """
 
     words: str
     keep: str
+    reads: Reads = "eligibility"
 
 
 @dataclass
@@ -181,8 +195,7 @@ def note_rules(card: Card, facts: Facts) -> list[Rule]:
         rules.append(
             Rule(
                 "alive and in hospital when the note became available",
-                "(discharge_time IS NULL OR discharge_time > prediction_time) "
-                "AND (died_at IS NULL OR died_at > prediction_time)",
+                "coalesce(discharge_time > prediction_time, true) AND coalesce(died_at > prediction_time, true)",
             )
         )
     return rules
@@ -215,7 +228,7 @@ def censoring_rules(card: Card, facts: Facts) -> list[Rule]:
     anchor = "admit_time" if card.censoring.anchor == "admission" else "discharge_time"
     kind = card.censoring.anchor
     words = f"{kind} and the observation after it inside the complete data ({kind} by {last:%Y-%m-%d %H:%M})"
-    return [Rule(words, f"{anchor} <= {literal(last.isoformat(sep=' '))}::TIMESTAMP")]
+    return [Rule(words, f"{anchor} <= {literal(last.isoformat(sep=' '))}::TIMESTAMP", reads="censoring")]
 
 
 def rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
@@ -258,10 +271,10 @@ class Ledger:
         for rule in rules:
             order = self._next(card.task)
             self.connection.execute(
-                f"INSERT INTO left_out SELECT '{card.task}', encounter_id, {order} FROM remaining "
+                f"INSERT INTO left_out SELECT '{card.task}', encounter_id, {order} FROM remaining AS asked "
                 f"WHERE ({rule.keep}) IS NOT TRUE"
             )
-            self.connection.execute(f"DELETE FROM remaining WHERE ({rule.keep}) IS NOT TRUE")
+            self.connection.execute(f"DELETE FROM remaining AS asked WHERE ({rule.keep}) IS NOT TRUE")
             self._count(card, rule.words)
 
     def _next(self, task: str) -> int:

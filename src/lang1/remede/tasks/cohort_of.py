@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from lang1.common.settings import Settings, validate_settings
 from lang1.remede.card import Card
 from lang1.remede.cohort import (
     Facts,
+    Known,
     Rule,
     Unsupported,
     censoring_rules,
@@ -25,10 +27,18 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True)
 class Cohort:
-    """What the rows of ``candidates`` are, and the rules to apply to them in order."""
+    """What the rows of ``candidates`` are, and the rules to apply to them in order.
+
+    Attributes:
+        start: what the rows are, in plain words.
+        rules: in the order in which they are applied.
+        columns: when the columns that this task alone adds to ``candidates`` are known, those that an eligibility rule
+            reads at least; ``lint.KNOWN`` holds the columns of all tasks.
+    """
 
     start: str
     rules: list[Rule]
+    columns: Mapping[str, Known] = field(default_factory=dict)
 
 
 class NoConstants(Settings):
@@ -79,7 +89,11 @@ def stay_cohort(card: Card, facts: Facts, outcome: list[Rule]) -> Cohort:
         *note_rules(card, facts),
         *exclusion_rules(card),
         *censoring_rules(card, facts),
-        Rule("discharged by the end of the data (else the outcome is not observable)", "discharge_time IS NOT NULL"),
+        Rule(
+            "discharged by the end of the data (else the outcome is not observable)",
+            "discharge_time IS NOT NULL",
+            reads="observability",
+        ),
         *outcome,
     ]
     return Cohort("inpatient encounters", rules)
