@@ -34,10 +34,11 @@ class Unsupported(InputError):
     """The records cannot support a task: an error where it was asked for, else it is left aside with a notice."""
 
 
-# What a rule may read. ``eligibility``: only what is available at the prediction time, as ``lint.py`` proves. The others
-# look ahead and say so. ``censoring``: the anchor alone, so that it treats all outcomes alike. ``observability``:
-# whether the label can be known (no codes, an unresolved claim). ``policy``: a named way with a competing event (a death
-# in hospital under length of stay). For the last two each row left out is counted and compared with those that stay.
+# What a rule may read. ``eligibility``: only what is available at the prediction time, as ``lint.py`` proves. The
+# others look ahead and say so. ``censoring``: the anchor alone, so that it treats all outcomes alike.
+# ``observability``: whether the label can be known (no codes, an unresolved claim). ``policy``: a named way with a
+# competing event (a death in hospital under length of stay). For the last two each row left out is counted and compared
+# with those that stay.
 Reads = Literal["eligibility", "censoring", "observability", "policy"]
 
 # When a column is known: on admission, when the question is asked, at discharge, or only afterwards.
@@ -76,8 +77,8 @@ class Facts:
 
     @property
     def timed(self) -> bool:
-        """Whether rows have times at all."""
-        return self.meta.time_basis in ("calendar", "shifted")
+        """Whether rows have times at all, be they only true within one stay."""
+        return self.meta.time_basis in ("calendar", "shifted", "within_stay")
 
     def note(self, text: str) -> None:
         """Keep a notice once."""
@@ -91,7 +92,8 @@ class Facts:
             Unsupported: a calendar without the declaration that the rule needs.
         """
         if self.meta.time_basis != "calendar":
-            self.note("Dates are shifted by patient, so censoring at the end of the data cannot be applied.")
+            whose = "stay" if self.meta.time_basis == "within_stay" else "patient"
+            self.note(f"Dates are shifted by {whose}, so censoring at the end of the data cannot be applied.")
             return None
         censoring, limits = card.censoring, []
         for position, table in enumerate(censoring.tables):

@@ -62,10 +62,11 @@ def stay_candidates(
     join: str = "",
     columns: str = "",
     horizon_end: str = "s.discharge_time",
+    end_time: str = "s.discharge_time",
 ) -> None:
     """Create ``candidates`` with one row an inpatient stay ``s``.
 
-    ``value``, ``horizon_end`` and ``columns`` are SQL over ``s`` and what ``join`` joins.
+    ``value``, ``horizon_end``, ``end_time`` and ``columns`` are SQL over ``s`` and what ``join`` joins.
     """
     facts.connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE candidates AS
@@ -74,16 +75,20 @@ def stay_candidates(
             SELECT s.*, n.note_id, n.usable_at, {prediction_time(card)} AS prediction_time
             FROM stays s LEFT JOIN first_note n USING (encounter_id)
         )
-        SELECT s.*, s.admit_time AS index_time, s.discharge_time AS end_time, {horizon_end} AS horizon_end,
+        SELECT s.*, s.admit_time AS index_time, {end_time} AS end_time, {horizon_end} AS horizon_end,
             ({value})::DOUBLE AS value, NULL::INTEGER AS given_class {", " + columns if columns else ""}
         FROM asked s {join}
     """)
 
 
-def stay_cohort(card: Card, facts: Facts, outcome: list[Rule]) -> Cohort:
-    """The rules of tasks that ask about a stay: note, exclusions, censoring, discharge, then the outcome's own."""
+def stay_cohort(card: Card, facts: Facts, outcome: list[Rule], *, columns: Mapping[str, Known] | None = None) -> Cohort:
+    """The rules of tasks that ask about a stay: note, exclusions, censoring, discharge, then the outcome's own.
+
+    ``columns`` are those of :class:`Cohort`.
+    """
     if not facts.timed:
-        return Cohort("inpatient encounters", [*note_rules(card, facts), *exclusion_rules(card), *outcome])
+        rules = [*note_rules(card, facts), *exclusion_rules(card), *outcome]
+        return Cohort("inpatient encounters", rules, columns or {})
     rules = [
         Rule("the time of admission is known", "admit_time IS NOT NULL"),
         *note_rules(card, facts),
@@ -96,7 +101,7 @@ def stay_cohort(card: Card, facts: Facts, outcome: list[Rule]) -> Cohort:
         ),
         *outcome,
     ]
-    return Cohort("inpatient encounters", rules)
+    return Cohort("inpatient encounters", rules, columns or {})
 
 
 def need_rows(card: Card, facts: Facts, table: str) -> None:
@@ -109,13 +114,13 @@ def need_rows(card: Card, facts: Facts, table: str) -> None:
         raise Unsupported(f"{facts.records.path}: table '{table}' is empty, so task '{card.task}' has no outcome.")
 
 
-def need_times(card: Card, facts: Facts) -> None:
-    """Refuse records without times.
+def need_times(card: Card, facts: Facts, *, across: bool = True) -> None:
+    """Refuse records without times; with ``across``, also those whose times mean nothing between two encounters.
 
     Raises:
-        Unsupported: time basis ordinal or none.
+        Unsupported: time basis ordinal, none, or (``across``) within_stay.
     """
-    if not facts.timed:
+    if not facts.timed or (across and facts.meta.time_basis == "within_stay"):
         raise Unsupported(
             f"{facts.records.path}: task '{card.task}' needs times or given labels, and time_basis is "
             f"{facts.meta.time_basis}; give its label in given_labels."

@@ -45,14 +45,14 @@ def cohort(card: Card, facts: Facts) -> Cohort:
     need_rows(card, facts, "diagnoses")
     own = constants(card, Constants)
     create_scores(facts.connection, own.weights, own.code_variant, _counted(card, facts, own))
-    outcome = [Rule("has at least one diagnosis code", "score IS NOT NULL")]
+    outcome = [Rule("has at least one diagnosis code", "score IS NOT NULL", reads="observability")]
     value = "c.score"
     if own.age_points:
         decade = f"floor((a.age_at_admission - {own.age_points_from}) / 10) + 1"
         value = f"c.score + least(greatest({decade}, 0), {own.age_points_most})"
         # In SQL least and greatest pass over nulls, and an unknown age is not a young one.
         value = f"CASE WHEN a.age_at_admission IS NOT NULL THEN {value} END"
-        outcome.append(Rule("the age at admission is known", "value IS NOT NULL"))
+        outcome.append(Rule("the age at admission is known", "value IS NOT NULL", reads="observability"))
     stay_candidates(
         card,
         facts,

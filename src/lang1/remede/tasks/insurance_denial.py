@@ -32,8 +32,12 @@ def cohort(card: Card, facts: Facts) -> Cohort:
         horizon_end=f"s.discharge_time + INTERVAL {days} DAY",
     )
     outcome = [
-        Rule("has a claim to the primary payer", "claim_id IS NOT NULL"),
-        Rule("the claim was paid or denied (pending and other are not observable)", "value IS NOT NULL"),
+        Rule("has a claim to the primary payer", "claim_id IS NOT NULL", reads="observability"),
+        Rule(
+            "the claim was paid or denied (pending and other are not observable)",
+            "value IS NOT NULL",
+            reads="observability",
+        ),
     ]
     if facts.timed:
         outcome += [
@@ -41,6 +45,10 @@ def cohort(card: Card, facts: Facts) -> Cohort:
                 "the claim was not answered when the note became available",
                 "coalesce(first_remit_time > prediction_time, true)",
             ),
-            Rule(f"the claim was settled within {days} days of discharge", "coalesce(final_time <= horizon_end, true)"),
+            Rule(
+                f"the claim was settled within {days} days of discharge",
+                "coalesce(final_time <= horizon_end, true)",
+                reads="observability",
+            ),
         ]
-    return stay_cohort(card, facts, outcome)
+    return stay_cohort(card, facts, outcome, columns={"first_remit_time": "after"})

@@ -18,8 +18,8 @@ class Constants(Settings):
 
 def cohort(card: Card, facts: Facts) -> Cohort:
     """One row an inpatient stay; ``value`` is the number of days, the same day being 0."""
-    need_times(card, facts)
+    need_times(card, facts, across=False)
     policy = constants(card, Constants).in_hospital_death
     stay_candidates(card, facts, "date_diff('day', s.admit_day, s.discharge_day)")
-    left_alive = Rule("did not die in hospital", "NOT died_in_hospital")
+    left_alive = Rule("did not die in hospital", "NOT died_in_hospital", reads="policy")
     return stay_cohort(card, facts, [left_alive] if policy == "exclude" else [])

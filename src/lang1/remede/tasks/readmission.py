@@ -39,7 +39,7 @@ class Constants(Settings):
 
 def cohort(card: Card, facts: Facts) -> Cohort:
     """One row an inpatient encounter; ``value`` is 1 for a return in (prediction time, discharge + horizon]."""
-    need_times(card, facts)
+    need_times(card, facts, across=True)
     assert card.horizon_days is not None
     own = constants(card, Constants)
     _create_episodes(facts, own)
@@ -66,6 +66,7 @@ def cohort(card: Card, facts: Facts) -> Cohort:
         Rule(
             f"the last leg of its episode (contiguous stays, or transfers within {own.transfer_hours} hours, are one)",
             "last_leg",
+            reads="observability",
         ),
         Rule("discharged by the end of the data", "discharge_time IS NOT NULL"),
         Rule("discharged alive", "NOT died_in_hospital"),
@@ -75,7 +76,7 @@ def cohort(card: Card, facts: Facts) -> Cohort:
         Rule("not back in hospital before the note was available", "coalesce(next_admission > prediction_time, true)"),
         Rule("alive when the note became available", "coalesce(died_at > prediction_time, true)"),
     ]
-    return Cohort("inpatient encounters", rules)
+    return Cohort("inpatient encounters", rules, {"next_admission": "after"})
 
 
 def _create_episodes(facts: Facts, own: Constants) -> None:
