@@ -1,6 +1,6 @@
 """Staging: source rows of a foreign format on their way into records.
 
-Rows are read as text into a DuckDB database on disk whose cache is bounded (an extract may be larger than memory),
+Rows are read as text into a DuckDB database that spills to disk beyond a bound (an extract may be larger than memory),
 turned into the tables of the schema by one SQL query a table, typed, cleared of rows that break a rule, and written.
 Every row that is not taken is counted by reason and the first of each reason is named by file and row.
 """
@@ -294,7 +294,9 @@ def staging(
         place.mkdir()
         config: dict[str, str | bool | int | float | list[str]] = {"memory_limit": MEMORY, "threads": THREADS}
         config["temp_directory"] = str(place / "spill")
-        with duckdb.connect(str(place / "rows.duckdb"), config=config) as connection:
+        # In memory, and spilled uncompressed to disk beyond the limit: a database file took twice as long, compressing
+        # text that is read once (500,000 notes: 6.6 s against 15 s in all).
+        with duckdb.connect(":memory:", config=config) as connection:
             stage = Staging(connection, draft, meta, on_bad_rows)
             yield stage
             stage.keep_rules()
