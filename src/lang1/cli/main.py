@@ -73,7 +73,15 @@ def main() -> None:
     except Exception as error:
         if hasattr(error, "format_message"):  # click's own usage errors
             _fail(f"lang1: {error.format_message()}", 2, debug)
-        _fail(f"lang1: unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1, debug)
+        _fail(
+            f"lang1: unexpected {type(error).__name__}: {_first_line(error)} (--debug shows the traceback)",
+            1,
+            debug,
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")
 
 
 def _fail(line: str, code: int, debug: bool) -> None:

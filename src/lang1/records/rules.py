@@ -177,6 +177,12 @@ WARNINGS: dict[str, str] = {
         AND NOT EXISTS (SELECT 1 FROM notes p WHERE p.note_id = n.parent_note_id)""",
 }
 TIMELESS_WARNINGS = ("notes with no text", "notes that amend a note that is not there")
+# Where nothing holds between stays, these would compare what cannot be compared.
+BETWEEN_STAYS = (
+    "encounters admitted after the patient's death",
+    "notes created after the patient's death",
+    "inpatient stays that overlap an earlier one of the same patient",
+)
 
 
 def check(connection: duckdb.DuckDBPyConnection, time_basis: TimeBasis, hint: str) -> dict[str, int]:
@@ -208,6 +214,8 @@ def warnings(connection: duckdb.DuckDBPyConnection, time_basis: TimeBasis) -> di
     """Rows by oddity, only those that occur; see :data:`WARNINGS`."""
     timeless = time_basis in ("ordinal", "none")
     asked = {name: sql for name, sql in WARNINGS.items() if not timeless or name in TIMELESS_WARNINGS}
+    if time_basis == "within_stay":
+        asked = {name: sql for name, sql in asked.items() if name not in BETWEEN_STAYS}
     counted = {name: _one(connection, sql) for name, sql in asked.items()}
     return {name: rows for name, rows in counted.items() if rows}
 

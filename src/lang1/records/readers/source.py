@@ -95,6 +95,21 @@ def find_files(base: Path, pattern: str, wanted_by: str) -> list[Path]:
     return found
 
 
+def find_table(folder: Path, table: str, *, encoding: Encoding = "utf-8") -> list[SourceFile]:
+    """A table's file in a folder: ``TABLE.csv``, ``.csv.gz``, ``.csv.zst`` or ``.parquet``, case ignored; else none.
+
+    Raises:
+        InputError: the folder is missing, or the table is there in two formats.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    wanted = [f"{table}{suffix}" for suffix in (".csv", ".csv.gz", ".csv.zst", ".parquet")]
+    found = sorted(path for path in folder.iterdir() if path.name.lower() in wanted)
+    if len(found) > 1:
+        raise InputError(f"{folder}: both {found[0].name} and {found[1].name} are there; keep one.")
+    return [open_source(path, encoding=encoding) for path in found]
+
+
 def open_source(path: Path, delimiter: str = ",", encoding: Encoding = "utf-8") -> SourceFile:
     """Read a file's column names.
 
