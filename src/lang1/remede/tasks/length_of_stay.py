@@ -26,7 +26,7 @@ class Constants(Settings):
 
 def cohort(card: Card, facts: Facts) -> Cohort:
     """One row an inpatient stay; ``value`` is the number of days, the same day being 0."""
-    need_times(card, facts)
+    need_times(card, facts, across=False)
     own = constants(card, Constants)
     stay_candidates(card, facts, "date_diff('day', s.admit_day, s.discharge_day)")
     outcome = []

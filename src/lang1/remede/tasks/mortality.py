@@ -156,7 +156,8 @@ def create_deaths(facts: Facts) -> None:
     """Create ``deaths``: one row a patient who ever had an encounter, with ``dead_at`` null for those not known dead.
 
     The disposition of any encounter tells of a death as well as the patient's own row does, and to the minute where
-    that row has the day only. ``by_day`` marks deaths of which only the day is known, ``undated`` those without even that.
+    that row has the day only. ``by_day`` marks deaths of which only the day is known, ``undated`` those without even
+    that.
     """
     facts.connection.execute("""
         CREATE OR REPLACE TEMP TABLE deaths AS
