@@ -15,7 +15,7 @@ from lang1.evaluation.settings import EvaluateSettings
 from lang1.remede.benchmark import Benchmark
 
 # Beside the headline split, these are scored where they exist.
-DEFAULT_SPLITS = ("test", "test_older")
+DEFAULT_SPLITS = ("test", "test_older", "held_out_site")
 # Notes whose text is read at a time: each read scans the notes table, and memory holds so many notes.
 NOTES_AT_A_TIME = 16_384
 

@@ -15,7 +15,9 @@ class EvaluateSettings(Settings):
     """Shared by the scorers and by the results table, so that all judge the same examples."""
 
     tasks: list[str] | None = Field(None, description="tasks to score; null: all that model and benchmark share")
-    splits: list[str] | None = Field(None, description="splits to score; null: headline, test and test_older")
+    splits: list[str] | None = Field(
+        None, description="splits to score; null: headline, test, test_older and held_out_site"
+    )
     limit: int | None = Field(
         None, ge=1, description="examples a task and split at most, chosen by a hash of the patient; null: all"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from lang1.remede.benchmark import CARDS, EXAMPLES, KIND, LEFT_OUT, SPLITS_FILE,
 from lang1.remede.card import Card, load_card, write_card
 from lang1.remede.cohort import Facts, Ledger, Rule, Unsupported, label_sql, literal, prepare, rows
 from lang1.remede.names import TASKS, in_order
-from lang1.remede.settings import SPLITS, BuildSettings, Calendar, check_path
+from lang1.remede.settings import HELD_OUT_SITE, SPLITS, BuildSettings, check_path
 from lang1.remede.tasks import cohort
+from lang1.remede.timeline import Timeline, timeline
 
 __all__ = ["BuildSettings", "build"]
 
@@ -40,6 +42,14 @@ EXAMPLE_SCHEMA = pa.schema(
         pa.field("horizon_end", pa.timestamp("us")),
     ]
 )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where rows are placed: the blocks of time, and the sites that are held out."""
+
+    timeline: Timeline | None
+    sites: tuple[str, ...]
 
 
 def build(records: Path, out: Path, settings: BuildSettings | None = None) -> Path:
@@ -61,22 +71,18 @@ def build(records: Path, out: Path, settings: BuildSettings | None = None) -> Pa
         other = Benchmark.open(settings.cut_points_from)
         inputs["cut_points"] = other.folder
         cards = {task: _other_bins(card, other) for task, card in cards.items()}
-    calendar = settings.blocks() if opened.time_basis == "calendar" else None
     with opened.connect() as connection, new_folder(out, KIND, inputs=inputs, settings=settings) as draft:
         facts = Facts(opened, connection)
-        if calendar is None and settings.policy == "time-only":
-            raise SettingsError("policy time-only needs time blocks: a calendar, and records with time_basis calendar.")
-        if calendar is None and opened.time_basis != "calendar":
-            facts.note(f"No time blocks: time_basis is {opened.time_basis}. Splits are by patient.")
+        place = Place(timeline(facts, settings, cards.values()), splits.held_out_sites(facts, settings))
         prepare(facts)
-        splits.create_folds(connection, settings)
+        splits.create_folds(connection, settings, place.sites)
         ledger = Ledger(connection)
         connection.execute("CREATE TEMP TABLE examples (draw DOUBLE)")
-        built = _label_all(cards, facts, settings, calendar, ledger)
+        built = _label_all(cards, facts, settings, place, ledger)
         _sample(built, settings, ledger, connection)
         if settings.policy == "time-only":
             splits.hold_out_sampled_patients(connection)
-        _write(draft, built, facts, settings, calendar, ledger)
+        _write(draft, built, facts, settings, place, ledger)
         draft.extra["records"] = {
             "path": str(opened.path.resolve()),
             # So that benchmark and records can be moved together.
@@ -94,13 +100,13 @@ def _other_bins(card: Card, other: Benchmark) -> Card:
 
 
 def _label_all(
-    cards: dict[str, Card], facts: Facts, settings: BuildSettings, calendar: Calendar | None, ledger: Ledger
+    cards: dict[str, Card], facts: Facts, settings: BuildSettings, place: Place, ledger: Ledger
 ) -> dict[str, Card]:
     """Label each task into ``examples``; returns the cards of the tasks that the records support."""
     built: dict[str, Card] = {}
     for task, card in cards.items():
         try:
-            _label(card, facts, settings, calendar, ledger)
+            _label(card, facts, settings, place, ledger)
         except Unsupported as reason:
             if settings.tasks is not None:
                 raise
@@ -108,7 +114,7 @@ def _label_all(
             continue
         if settings.fit_cut_points and card.cut_points is not None:
             card = _fitted(card, facts.connection)
-            _label(card, facts, settings, calendar, ledger)
+            _label(card, facts, settings, place, ledger)
         built[task] = card
         died = ", died_without_return" if _has(facts.connection, "died_without_return") else ""
         facts.connection.execute(f"""
@@ -127,12 +133,12 @@ def _label_all(
     return built
 
 
-def _label(card: Card, facts: Facts, settings: BuildSettings, calendar: Calendar | None, ledger: Ledger) -> None:
+def _label(card: Card, facts: Facts, settings: BuildSettings, place: Place, ledger: Ledger) -> None:
     asked = cohort(card, facts)
     ledger.start(card, asked.start)
     ledger.apply(card, asked.rules)
-    splits.place(facts.connection, card, settings, calendar)
-    ledger.apply(card, splits.rules(settings, calendar))
+    splits.place(facts.connection, card, settings, place.timeline, place.sites)
+    ledger.apply(card, splits.rules(settings, place.timeline, place.sites))
 
 
 def _fitted(card: Card, connection: duckdb.DuckDBPyConnection) -> Card:
@@ -178,7 +184,7 @@ def _write(
     built: dict[str, Card],
     facts: Facts,
     settings: BuildSettings,
-    calendar: Calendar | None,
+    place: Place,
     ledger: Ledger,
 ) -> None:
     connection = facts.connection
@@ -210,9 +216,9 @@ def _write(
 
     ledger_rows = [row for row in ledger.rows if row["task"] in built]
     by_split = rows(connection, "SELECT task, split, count(*) FROM examples GROUP BY ALL")
-    cut = splits.pretraining_cut(list(built), calendar)
+    cut = place.timeline.pretraining_cut(built) if place.timeline is not None else None
     present = {split for _, split, _ in by_split}
-    headline = next((s for s in ("test_newest", "test_older", "test") if s in present), "test")
+    headline = next((s for s in ("test_newest", "test_older", "test", HELD_OUT_SITE) if s in present), "test")
     draft.counts.update({"examples": examples.num_rows, "patients": folds.num_rows})
     draft.counts["by_task"] = {t: {s: n for s in SPLITS for t2, s2, n in by_split if (t2, s2) == (t, s)} for t in built}
     for earlier, row in itertools.pairwise(ledger_rows):
@@ -225,7 +231,7 @@ def _write(
             "ledger": ledger_rows,
             "shares": _shares(built, connection),
             "pretraining_cut": cut.isoformat() if cut else None,
-            "blocks": _blocks(list(built), calendar),
+            "blocks": _blocks(list(built), place.timeline),
             "policy": settings.policy,
             "died_without_return": _died_without_return(connection),
             "notices": facts.notices,
@@ -248,12 +254,12 @@ def _shares(built: dict[str, Card], connection: duckdb.DuckDBPyConnection) -> li
     return shares
 
 
-def _blocks(tasks: list[str], calendar: Calendar | None) -> dict[str, dict[str, list[str]]]:
+def _blocks(tasks: list[str], timeline: Timeline | None) -> dict[str, dict[str, list[str]]]:
     """By task, the first and the last day of each block."""
-    if calendar is None:
+    if timeline is None:
         return {}
     return {
-        task: {name: [str(block.start), str(block.end)] for name, block in calendar.of(task).named().items()}
+        task: {name: [str(block.start), str(block.end)] for name, block in timeline.of(task).named().items()}
         for task in tasks
     }
 

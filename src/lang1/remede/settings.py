@@ -15,9 +15,11 @@ from lang1.common.settings import Settings, read_yaml, validate_settings
 from lang1.remede.names import CARDS, check_known
 from lang1.remede.names import TASKS as TASKS
 
-SPLITS = ("train", "val", "test", "test_older", "test_newest")
+SPLITS = ("train", "val", "test", "test_older", "test_newest", "held_out_site")
+# The fold and the split of patients of sites that are held out.
+HELD_OUT_SITE = "held_out_site"
 CALENDARS = CARDS / "calendars.yaml"
-Policy = Literal["patients-apart", "time-only"]
+Policy = Literal["patients-apart", "time-only", "random"]
 
 
 class Block(Settings):
@@ -96,10 +98,36 @@ class Calendar(Blocks):
         return self.tasks.get(task, self)
 
 
+class NewestBlock(Settings):
+    """A calendar that follows from the records: their newest part is ``test_newest``, what lies before it is train.
+
+    The newest part reaches up to the last moment through which the records are complete; between the two lies the
+    longest horizon of the tasks.
+
+    Attributes:
+        last_months: how many months it holds; null for ``last_share``.
+        last_share: its share of the records' time span, from the first of a month.
+        least_months: under ``last_share``, the fewest months that each task can be labelled in.
+    """
+
+    last_months: int | None = Field(default=None, ge=1)
+    last_share: float = Field(default=0.2, gt=0, lt=1)
+    least_months: int = Field(default=3, ge=1)
+
+
+def _kind_of_calendar(value: Any) -> str:
+    if isinstance(value, str):
+        return "preset"
+    newest = isinstance(value, NewestBlock) or (isinstance(value, dict) and not value.keys().isdisjoint(_NEWEST))
+    return "newest" if newest else "blocks"
+
+
+_NEWEST = frozenset(NewestBlock.model_fields)
+
 # Tagged, so that an error in one's own blocks names the field and not that it is no preset.
 PresetOrBlocks = Annotated[
-    Annotated[str, Tag("preset")] | Annotated[Calendar, Tag("blocks")],
-    Discriminator(lambda value: "preset" if isinstance(value, str) else "blocks"),
+    Annotated[str, Tag("preset")] | Annotated[NewestBlock, Tag("newest")] | Annotated[Calendar, Tag("blocks")],
+    Discriminator(_kind_of_calendar),
 ]
 
 
@@ -109,16 +137,22 @@ class BuildSettings(Settings):
     Attributes:
         tasks: which tasks, of the shipped cards and those in ``card_dir``; null for all of the five (``TASKS``) that
             the records support.
-        calendar: a preset (``paper``, ``demo``), blocks of one's own, or null for no time blocks. Only records with
-            ``time_basis: calendar`` can be cut by time; for others there are no blocks.
+        calendar: a preset (``paper``, ``demo``, ``auto``), blocks of one's own, ``last_months`` of the records, or null
+            for no time blocks. Only records with true dates or true years can be cut by time; for others there are
+            no blocks.
         policy: ``patients-apart`` keeps each patient in one fold; ``time-only`` splits the train period by encounter
-            and lets a temporal test hold patients of the training set (the reference paper's way).
-        salt: changes the assignment of patients.
+            and lets a temporal test hold patients of the training set (the reference paper's way); ``random`` splits
+            patients by hash and takes no account of time.
+        salt: changes the assignment of patients, and of sites by ``held_out_site_fraction``.
+        held_out_sites: facilities that no model may learn from; their encounters form the split ``held_out_site``.
+        held_out_site_fraction: the same for a share of the facilities, by a salted hash of their names.
         fractions: of patients (or, time-only, of encounters) in train, val and test; null for 0.72/0.08/0.20
             (time-only: those of the calendar, else the same).
         max_examples: at most about so many stays in a split: patients in the order of a hash, the last one whole.
         fit_cut_points: bins of multiclass tasks from quantiles of this site's train split.
         cut_points_from: a benchmark of another site whose bins are used.
+        mark_unsupported: tasks (or ``all``) to build although the records do not support them; the reason then stands
+            in the manifest and on every report of the task.
         card_dir: a folder of ``TASK.yaml`` files that edit the shipped cards or, under names of their own, add tasks.
         cards: the same edits in place, by task; they win over ``card_dir``.
     """
@@ -127,20 +161,26 @@ class BuildSettings(Settings):
     calendar: PresetOrBlocks | None = "paper"
     policy: Policy = "patients-apart"
     salt: str = "remede-1"
+    held_out_sites: tuple[str, ...] = ()
+    held_out_site_fraction: float | None = Field(default=None, gt=0, lt=1)
     fractions: Fractions | None = None
     max_examples: dict[str, int] = {}
     fit_cut_points: bool = False
     cut_points_from: Path | None = None
+    mark_unsupported: tuple[str, ...] | Literal["all"] = ()
     card_dir: Path | None = None
     cards: dict[str, dict[str, Any]] = {}
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         calendars = self.calendar.tasks if isinstance(self.calendar, Calendar) else {}
-        for task in (*(self.tasks or ()), *self.cards, *calendars):
+        marked = () if self.mark_unsupported == "all" else self.mark_unsupported
+        for task in (*(self.tasks or ()), *self.cards, *calendars, *marked):
             check_known(task, self.card_dir)
         if self.tasks is not None and (not self.tasks or len(set(self.tasks)) < len(self.tasks)):
             raise ValueError("tasks: name each task once, and at least one; null stands for all")
+        if self.held_out_sites and self.held_out_site_fraction is not None:
+            raise ValueError("held_out_sites and held_out_site_fraction exclude each other")
         for split, most in self.max_examples.items():
             if split not in SPLITS or most < 1:
                 raise ValueError(f"max_examples '{split}: {most}': expected one of {', '.join(SPLITS)} and 1 or more")
@@ -150,8 +190,10 @@ class BuildSettings(Settings):
             raise ValueError(f"unknown calendar '{self.calendar}'; presets are {', '.join(presets())}")
         return self
 
-    def blocks(self) -> Calendar | None:
-        """The calendar as blocks, or none."""
+    def blocks(self) -> Calendar | NewestBlock | None:
+        """The calendar: as blocks, as a rule to find them in the records, or none."""
+        if self.policy == "random":
+            return None
         return presets()[self.calendar] if isinstance(self.calendar, str) else self.calendar
 
     def fractions_of(self, task: str | None) -> Fractions:
@@ -159,16 +201,20 @@ class BuildSettings(Settings):
         if self.fractions is not None:
             return self.fractions
         calendar = self.blocks()
-        if self.policy == "time-only" and calendar is not None:
+        if self.policy == "time-only" and isinstance(calendar, Calendar):
             blocks = calendar.of(task) if task else calendar
             return blocks.fractions or calendar.fractions or PATIENT_FRACTIONS
         return PATIENT_FRACTIONS
 
 
 @cache
-def presets() -> dict[str, Calendar]:
+def presets() -> dict[str, Calendar | NewestBlock]:
     """The calendars that come with the package, by name."""
-    return {name: validate_settings(Calendar, value, CALENDARS.name) for name, value in read_yaml(CALENDARS).items()}
+    kinds: dict[str, type[Calendar] | type[NewestBlock]] = {"blocks": Calendar, "newest": NewestBlock}
+    return {
+        name: validate_settings(kinds[_kind_of_calendar(value)], value, CALENDARS.name)
+        for name, value in read_yaml(CALENDARS).items()
+    }
 
 
 def check_path(path: Path | None, what: str) -> None:

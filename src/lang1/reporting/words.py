@@ -85,8 +85,9 @@ SPLIT_WORDS = {
     "test": ("Test, same period", "other patients, same period as training"),
     "test_older": ("Test, after training", "the period right after training"),
     "test_newest": ("Test, newest", "the newest period: closest to use tomorrow"),
+    "held_out_site": ("Test, unseen site", "facilities that the models have not seen: closest to use elsewhere"),
 }
-SPLIT_ORDER = ("train", "val", "test", "test_older", "test_newest")
+SPLIT_ORDER = ("train", "val", "test", "test_older", "test_newest", "held_out_site")
 
 
 def split_title(split: str | None) -> str:
