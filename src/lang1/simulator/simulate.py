@@ -18,6 +18,7 @@ from lang1.common.progress import Meter
 from lang1.records.store import CompleteThrough, RecordsMeta, VitalStatus, new_records, write_table_part
 from lang1.simulator import course, note_table, tables
 from lang1.simulator.clock import paperwork
+from lang1.simulator.leaks import plant
 from lang1.simulator.oracle import oracle
 from lang1.simulator.presets import PRESETS
 from lang1.simulator.settings import SIMULATOR_VERSION, SimulatorSettings
@@ -39,7 +40,7 @@ def simulate(out: Path, settings: SimulatorSettings) -> list[Path]:
     """
     out = Path(out)
     # The number of processes changes no byte, so it does not enter the manifest either.
-    said = settings.model_dump(mode="json", exclude={"workers"})
+    said = settings.model_dump(mode="json", exclude={"workers"} | ({"leaks"} if not settings.leaks else set()))
     with new_folder(out, "simulation", settings=said) as draft:
         draft.extra["simulator_version"] = SIMULATOR_VERSION
         names = []
@@ -68,6 +69,8 @@ def _one_system(
                 for key, value in done.items():
                     counts[key] = counts.get(key, 0) + value
         records.extra["simulator_version"] = SIMULATOR_VERSION
+        if settings.leaks:
+            records.extra["planted_leaks"] = plant(records.path, settings.leaks)
     with new_folder(draft.path / TRUTH / hospital.name, "predictions", settings=said) as truth:
         truth.extra.update(model="oracle", regime="oracle", system=hospital.name, simulator_version=SIMULATOR_VERSION)
         rows = 0
