@@ -17,12 +17,17 @@ import pyarrow.parquet as pq
 from lang1.common.artefact import Folder, Manifest, open_folder
 from lang1.common.errors import ArtefactError, InputError
 from lang1.records.store import Records
+from lang1.remede import charts
 from lang1.remede.card import Card, read_card
-from lang1.remede.cohort import literal, rows
+from lang1.remede.cohort import literal
+from lang1.remede.promises import check_promises
 from lang1.remede.settings import SPLITS
+from lang1.text.chart import Chart
 
 KIND = "benchmark"
 EXAMPLES, SPLITS_FILE, LEFT_OUT, CARDS = "examples.parquet", "splits.parquet", "left_out.parquet", "cards"
+# Only where years or sites decide over splits: example_id, site, first_year, last_year, reach.
+PLACES = "places.parquet"
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,19 @@ class Item:
 
 @dataclass(frozen=True)
 class NoteGroup:
-    """A note and the questions that are asked about it."""
+    """A note, or an input of several, and the questions that are asked about it.
+
+    Attributes:
+        note_id: of the note or the input.
+        text: all of it.
+        items: the questions.
+        chart: the notes of an input of several, which are cut to a budget note by note; None for one note.
+    """
 
     note_id: str
     text: str
     items: list[Item]
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,23 +68,33 @@ class Benchmark:
     folder: Folder
     cards: dict[str, Card]
     _examples: pa.Table
+    _inputs: pa.Table | None = None
 
     @classmethod
     def open(cls, path: Path | str) -> Benchmark:
-        """Open a benchmark and prove its promises again: tasks and labels fit the cards, patients are apart.
+        """Open a benchmark and prove its promises again (``promises.py``).
+
+        Tasks and labels fit the cards; patients, sites and times of its splits are apart; no note comes after its
+        question.
 
         Raises:
-            ArtefactError: missing, half written, damaged, or a patient in two splits that are kept apart.
+            ArtefactError: missing, half written, damaged, or a promise that an example breaks.
         """
         folder = open_folder(path, KIND)
         try:
             examples = pq.read_table(folder.path / EXAMPLES)
-            tasks, policy = list(folder.manifest.extra["tasks"]), str(folder.manifest.extra["policy"])
+            cards = {task: read_card(folder.path / CARDS / f"{task}.yaml") for task in folder.manifest.extra["tasks"]}
+            tables = {"examples": examples, "folds": pq.read_table(folder.path / SPLITS_FILE)}
+            if folder.manifest.extra.get("held_out_sites") or folder.manifest.extra.get("placed_by") == "years":
+                tables["places"] = pq.read_table(folder.path / PLACES)
+            if any(charts.composed(card) for card in cards.values()):
+                tables["inputs"] = pq.read_table(folder.path / charts.FILE)
+            check_promises(folder.path, cards, folder.manifest.extra, tables)
         except (OSError, pa.ArrowInvalid, KeyError) as error:
             raise ArtefactError(f"{folder.path}: not a readable benchmark ({error}); build it again.") from error
-        cards = {task: read_card(folder.path / CARDS / f"{task}.yaml") for task in tasks}
-        _check(folder, examples, cards, policy)
-        return cls(folder, cards, examples)
+        if examples.num_rows != folder.manifest.counts.get("examples"):
+            raise ArtefactError(f"{folder.path}: {EXAMPLES} and manifest.json differ in rows; build it again.")
+        return cls(folder, cards, examples, tables.get("inputs"))
 
     @property
     def manifest(self) -> Manifest:
@@ -158,13 +181,35 @@ class Benchmark:
             table = table.filter(pc.is_in(table[column], pa.array(asked, pa.string())))
         return table
 
-    def texts(self, note_ids: Iterable[str]) -> dict[str, str]:
-        """The full text of notes by id.
+    def charts(self, note_ids: Iterable[str]) -> dict[str, Chart]:
+        """Those of ``note_ids`` that are inputs of several notes, composed.
 
         Raises:
             ArtefactError: a note is not in the records.
         """
-        asked = list(dict.fromkeys(note_ids))
+        if self._inputs is None:
+            return {}
+        asked = self._inputs.filter(pc.is_in(self._inputs["input_id"], pa.array(list(note_ids), pa.string())))
+        return charts.read_charts(self.records, asked, self._card_of_input) if asked.num_rows else {}
+
+    @cached_property
+    def _card_of_input(self) -> dict[str, Card]:
+        tasks = [task for task, card in self.cards.items() if charts.composed(card)]
+        table = self.examples(tasks)
+        pairs = zip(table["note_id"].to_pylist(), table["task"].to_pylist(), strict=True)
+        return {input_id: self.cards[task] for input_id, task in pairs}
+
+    def texts(self, note_ids: Iterable[str]) -> dict[str, str]:
+        """The full text by id, of notes and of inputs of several notes.
+
+        Raises:
+            ArtefactError: a note is not in the records.
+        """
+        wanted = list(dict.fromkeys(note_ids))
+        composed = {name: chart.text for name, chart in self.charts(wanted).items()}
+        return composed | self._note_texts([name for name in wanted if name not in composed])
+
+    def _note_texts(self, asked: Sequence[str]) -> dict[str, str]:
         with self.records.connect() as connection:
             connection.register("asked", pa.table({"note_id": pa.array(asked, pa.string())}))
             found: pa.Table = connection.sql(
@@ -184,26 +229,39 @@ class Benchmark:
         for note_id, example_id, task, label in zip(*columns, strict=True):
             items.setdefault(note_id, []).append(Item(example_id, task, label))
         order = {task: number for number, task in enumerate(self.tasks)}
-        texts = self.texts(items)
-        return [
-            NoteGroup(note, texts[note], sorted(found, key=lambda item: (order[item.task], item.example_id)))
-            for note, found in items.items()
-        ]
+        charts_of = self.charts(items)
+        texts = self._note_texts([note for note in items if note not in charts_of])
+        groups = []
+        for note, found in items.items():
+            chart = charts_of.get(note)
+            text = texts[note] if chart is None else chart.text
+            ordered = sorted(found, key=lambda item: (order[item.task], item.example_id))
+            groups.append(NoteGroup(note, text, ordered, chart))
+        return groups
 
     def metadata(self, examples: pa.Table) -> pa.Table:
         """What is known without reading a note, one row an example in the order given.
 
-        Columns: ``example_id, age`` (years), ``sex, payer, department, admission_type, admission_source, note_words``.
+        Columns: ``example_id, age`` (years), ``sex, payer, department, admission_type, admission_source, note_words``
+        (of all notes of an input, without its headers).
         """
         with self.records.connect() as connection:
             _register(connection, examples)
+            inputs = self._inputs if self._inputs is not None else pa.table({"input_id": [""], "note_id": [""]})
+            connection.register("inputs", inputs)
             birth = "year(e.admit_time) - p.birth_year" if self.records.time_basis == "calendar" else "NULL"
             return connection.sql(rf"""
+                WITH words AS (
+                    SELECT a.position, sum(len(regexp_extract_all(n.text, '\S+')))::INTEGER AS note_words
+                    FROM asked a LEFT JOIN inputs i ON i.input_id = a.note_id
+                    JOIN notes n ON n.note_id = coalesce(i.note_id, a.note_id)
+                    GROUP BY a.position
+                )
                 SELECT a.example_id, coalesce(e.age_at_admission, {birth})::DOUBLE AS age, p.sex, e.payer, e.department,
-                    e.admission_type, e.admission_source, len(regexp_extract_all(n.text, '\S+'))::INTEGER AS note_words
+                    e.admission_type, e.admission_source, w.note_words
                 FROM asked a JOIN encounters e USING (encounter_id)
                 LEFT JOIN patients p ON p.patient_id = e.patient_id
-                LEFT JOIN notes n ON n.note_id = a.note_id
+                LEFT JOIN words w ON w.position = a.position
                 ORDER BY a.position""").to_arrow_table()
 
     def fields(self, examples: pa.Table) -> pa.Table:
@@ -229,34 +287,3 @@ class Benchmark:
 def _register(connection: duckdb.DuckDBPyConnection, examples: pa.Table) -> None:
     asked = examples.select(["example_id", "task", "encounter_id", "note_id"])
     connection.register("asked", asked.append_column("position", pa.array(range(asked.num_rows), pa.int64())))
-
-
-def _check(folder: Folder, examples: pa.Table, cards: dict[str, Card], policy: str) -> None:
-    """Raise ArtefactError where the folder breaks a promise that training and evaluation rely on."""
-    connection = duckdb.connect(":memory:")
-    connection.register("examples", examples)
-    connection.register("folds", pq.read_table(folder.path / SPLITS_FILE))
-    classes = " ".join(f"WHEN {literal(task)} THEN {card.classes}" for task, card in cards.items())
-    held = ", ".join(literal(split) for split in SPLITS if split.startswith("test"))
-    promises = {
-        "holds an example twice": "SELECT example_id FROM examples GROUP BY example_id HAVING count(*) > 1",
-        "holds a label or a split that is none": f"""
-            SELECT example_id FROM examples
-            WHERE label < 0 OR coalesce(label >= CASE task {classes or "WHEN '' THEN 0"} END, true)
-                OR split NOT IN ({", ".join(literal(s) for s in SPLITS)})""",
-        "holds a patient without a fold": "SELECT example_id FROM examples ANTI JOIN folds USING (patient_id)",
-    }
-    if policy == "patients-apart":
-        promises["does not keep patients apart"] = f"""
-            SELECT example_id FROM examples JOIN folds USING (patient_id)
-            WHERE fold <> CASE WHEN split IN ({held}) THEN 'test' ELSE split END"""
-        promises["holds a patient in two splits that are kept apart"] = f"""
-            SELECT min(example_id) FROM examples GROUP BY patient_id
-            HAVING count(DISTINCT CASE WHEN split IN ({held}) THEN 'test' ELSE split END) > 1"""
-    for what, query in promises.items():
-        broken = rows(connection, f"{query} ORDER BY 1 LIMIT 1")
-        if broken:
-            raise ArtefactError(f"{folder.path} {what} (example '{broken[0][0]}'); it was changed, so build it again.")
-    connection.close()
-    if examples.num_rows != folder.manifest.counts.get("examples"):
-        raise ArtefactError(f"{folder.path}: {EXAMPLES} and manifest.json differ in rows; build it again.")

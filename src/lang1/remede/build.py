@@ -16,11 +16,13 @@ from lang1.common.artefact import Draft, new_folder
 from lang1.common.errors import InputError, SettingsError
 from lang1.common.identity import write_patient_hashes
 from lang1.records.store import Records
-from lang1.remede import splits
-from lang1.remede.benchmark import CARDS, EXAMPLES, KIND, LEFT_OUT, SPLITS_FILE, Benchmark
+from lang1.remede import charts, splits
+from lang1.remede.benchmark import CARDS, EXAMPLES, KIND, LEFT_OUT, PLACES, SPLITS_FILE, Benchmark
 from lang1.remede.card import Card, load_card, write_card
 from lang1.remede.cohort import Facts, Ledger, Rule, Unsupported, label_sql, literal, prepare, rows
+from lang1.remede.lint import lint
 from lang1.remede.names import TASKS, in_order
+from lang1.remede.observability import compare
 from lang1.remede.settings import HELD_OUT_SITE, SPLITS, BuildSettings, check_path
 from lang1.remede.tasks import cohort
 from lang1.remede.timeline import Timeline, timeline
@@ -43,6 +45,9 @@ EXAMPLE_SCHEMA = pa.schema(
     ]
 )
 
+# Where an example lies; kept beside the examples where years or sites decide over its split.
+PLACED = ("site", "first_year", "last_year", "reach")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -50,6 +55,11 @@ class Place:
 
     timeline: Timeline | None
     sites: tuple[str, ...]
+
+    @property
+    def by_year(self) -> bool:
+        """Whether rows are placed in time by true years."""
+        return self.timeline is not None and self.timeline.by_year
 
 
 def build(records: Path, out: Path, settings: BuildSettings | None = None) -> Path:
@@ -72,12 +82,13 @@ def build(records: Path, out: Path, settings: BuildSettings | None = None) -> Pa
         inputs["cut_points"] = other.folder
         cards = {task: _other_bins(card, other) for task, card in cards.items()}
     with opened.connect() as connection, new_folder(out, KIND, inputs=inputs, settings=settings) as draft:
-        facts = Facts(opened, connection)
+        facts = Facts(opened, connection, settings.mark_unsupported)
         place = Place(timeline(facts, settings, cards.values()), splits.held_out_sites(facts, settings))
         prepare(facts)
         splits.create_folds(connection, settings, place.sites)
         ledger = Ledger(connection)
         connection.execute("CREATE TEMP TABLE examples (draw DOUBLE)")
+        connection.execute(f"CREATE TEMP TABLE inputs ({charts.COLUMNS})")
         built = _label_all(cards, facts, settings, place, ledger)
         _sample(built, settings, ledger, connection)
         if settings.policy == "time-only":
@@ -116,14 +127,14 @@ def _label_all(
             card = _fitted(card, facts.connection)
             _label(card, facts, settings, place, ledger)
         built[task] = card
-        died = ", died_without_return" if _has(facts.connection, "died_without_return") else ""
+        more = "".join(f", {name}" for name in ("died_without_return", *PLACED) if _has(facts.connection, name))
         facts.connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE examples AS
             SELECT * FROM examples UNION ALL BY NAME
             SELECT {literal(task + ":")} || encounter_id AS example_id, {literal(task)} AS task, encounter_id,
                 patient_id, subject_id, note_id, prediction_time, {splits.SPLIT} AS split,
                 ({label_sql(card)})::INTEGER AS label,
-                index_time, horizon_end, draw{died}
+                index_time, horizon_end, draw{more}
             FROM remaining
         """)
     if not built or not _one(facts.connection, "SELECT count(*) FROM examples"):
@@ -134,9 +145,17 @@ def _label_all(
 
 
 def _label(card: Card, facts: Facts, settings: BuildSettings, place: Place, ledger: Ledger) -> None:
+    charts.check_times(card, facts)
     asked = cohort(card, facts)
+    if findings := lint(card, asked.rules, asked.columns):
+        more = f" ({len(findings) - 1} more)" if len(findings) > 1 else ""
+        raise SettingsError(f"{findings[0]}.{more}")
     ledger.start(card, asked.start)
     ledger.apply(card, asked.rules)
+    facts.observability[card.task] = compare(card, asked.rules, facts)
+    if charts.composed(card) is not None:
+        charts.choose(facts.connection, card)
+        ledger.apply(card, [charts.HAS_NOTES])
     splits.place(facts.connection, card, settings, place.timeline, place.sites)
     ledger.apply(card, splits.rules(settings, place.timeline, place.sites))
 
@@ -198,6 +217,13 @@ def _write(
         "SELECT patient_id, subject_id, fold FROM folds ORDER BY patient_id"
     ).to_arrow_table()
     pq.write_table(folds, draft.path / SPLITS_FILE, compression="zstd")
+    if any(charts.composed(card) for card in built.values()):
+        pq.write_table(charts.stored(connection), draft.path / charts.FILE, compression="zstd")
+    if place.sites or place.by_year:
+        places = connection.sql(
+            f"SELECT example_id, {', '.join(PLACED)} FROM examples ORDER BY CASE task {order} END, encounter_id"
+        )
+        pq.write_table(places.to_arrow_table(), draft.path / PLACES, compression="zstd")
     ledger_rules = pa.table(
         {key: [row[key] for row in ledger.rows] for key in ("task", "order", "rule")},
         schema=pa.schema({"task": pa.string(), "order": pa.int32(), "rule": pa.string()}),
@@ -232,8 +258,12 @@ def _write(
             "shares": _shares(built, connection),
             "pretraining_cut": cut.isoformat() if cut else None,
             "blocks": _blocks(list(built), place.timeline),
+            "placed_by": None if place.timeline is None else "years" if place.by_year else "dates",
+            "held_out_sites": list(place.sites),
             "policy": settings.policy,
             "died_without_return": _died_without_return(connection),
+            "observability": [entry for task in built for entry in facts.observability[task]],
+            "marks": [mark for mark in facts.marks if mark["task"] in built],
             "notices": facts.notices,
         }
     )

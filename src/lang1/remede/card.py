@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 
 from lang1.common.errors import SettingsError
 from lang1.common.settings import Settings, read_yaml, validate_settings
+from lang1.records.schema import OPTIONAL_TABLES, TABLES
+from lang1.remede.inputs import Inputs
 from lang1.remede.names import CARDS, check_known, shipped_cards
 from lang1.text.questions import render_question
 
@@ -59,6 +61,42 @@ class Censoring(Settings):
     words: str
 
 
+class Predicate(Settings):
+    """A rule of the card's own: in plain words, and as SQL on the row ``asked`` that is true for the rows that stay."""
+
+    words: str
+    keep: str
+
+
+class Support(Settings):
+    """What the records must hold for the task to mean what the card says.
+
+    Attributes:
+        times: whether times must be true between encounters (``across``) or within one only (``within_stay``); asked
+            by rule ``sql``, the other rules know it.
+        needs: tables, or columns as ``table.column``, that must hold a value; without one the task is refused, or
+            marked where ``mark_unsupported`` says so.
+        warns: likewise, but a lack only makes a notice.
+        words: what else a reader should ask of an extract.
+    """
+
+    times: Literal["across", "within_stay"] = "across"
+    needs: tuple[str, ...] = ()
+    warns: tuple[str, ...] = ()
+    words: str = ""
+
+    @model_validator(mode="after")
+    def _there(self) -> Self:
+        tables = TABLES | OPTIONAL_TABLES
+        for name in (*self.needs, *self.warns):
+            table, _, column = name.partition(".")
+            if table not in tables:
+                raise ValueError(f"'{name}': no such table; tables are {', '.join(tables)}")
+            if column and column not in tables[table].names:
+                raise ValueError(f"'{name}': no such column; {table} has {', '.join(tables[table].names)}")
+        return self
+
+
 class OptionForms(Settings):
     """How the options of refitted bins read: ``{low}`` and ``{high}`` are the bounds, both included."""
 
@@ -83,9 +121,16 @@ class Card(Settings):
         task: the name: lower-case letters, digits and underscores.
         rule: which rule computes the task (a module in ``remede/tasks/``); null for the one of the task's own name.
         based_on: the shipped card that this one was made from, with what differs.
+        sql: for rule ``sql``, the file beside the card that holds the query (``docs/tasks.md``).
+        query: that file's text; filled in when the card is loaded, so that a benchmark keeps it.
+        eligibility: rules of the card's own that read only what is available at the prediction time.
+        observability: rules that look ahead, whether the label can be known; rows left out are counted and compared.
+        policies: named ways with competing events, which look ahead; counted and compared likewise.
+        supported_by: what the records must hold.
         note_type: the type of the note that is read (``records/schema.py``).
         note_signed: only signed notes count, from the moment of signing.
-        question_template: a name in ``text.questions.QUESTIONS``.
+        inputs: several notes instead of that one, as of the time that it sets; null for that note alone.
+        question_template: a name in ``text.questions.QUESTIONS``, or a question in one's own words that ends in ``?``.
         options: class names in class order.
         cut_points: for binned tasks, the upper bounds (included) of all classes but the last.
         quantiles: where cut-points fall when they are fitted.
@@ -100,10 +145,13 @@ class Card(Settings):
     title: str
     rule: str | None = None
     based_on: str | None = None
+    sql: str | None = None
+    query: str | None = None
     kind: Literal["binary", "multiclass"]
     definition: str
     note_type: str
     note_signed: bool = False
+    inputs: Inputs | None = None
     question_template: str
     options: tuple[str, ...] = Field(min_length=2)
     option_forms: OptionForms | None = None
@@ -112,16 +160,22 @@ class Card(Settings):
     horizon_days: int | None = Field(default=None, ge=1)
     prediction: Prediction
     exclusions: Exclusions = Exclusions()
+    eligibility: tuple[Predicate, ...] = ()
+    observability: tuple[Predicate, ...] = ()
+    policies: tuple[Predicate, ...] = ()
     censoring: Censoring
     constants: dict[str, Any] = {}
     fields_known_at: tuple[Literal["admission", "discharge"], ...] | None = None
     fields_left_out: tuple[str, ...] = ()
     label_source: str
+    supported_by: Support = Support()
     caveats: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if (self.rule_name == "sql") != (self.query is not None):
+            raise ValueError("'rule: sql' and 'sql: FILE.sql' go together")
         cuts = self.cut_points
         if self.kind == "binary" and (len(self.options) != 2 or cuts is not None):
             raise ValueError("a binary task has two options and no cut_points")
@@ -183,7 +237,7 @@ def load_card(task: str, card_dir: Path | None = None, edits: Mapping[str, Any] 
     if task in shipped_cards():
         values, source = _whole(CARDS / f"{task}.yaml"), f"cards/{task}.yaml"
         if own is not None and own.exists():
-            edited = read_yaml(own)
+            edited = _read(own)
             if "based_on" in edited:
                 raise SettingsError(f"{own}: it edits the shipped card of that name; leave out based_on, or rename it.")
             values, source = _merged(values, edited), str(own)
@@ -191,7 +245,7 @@ def load_card(task: str, card_dir: Path | None = None, edits: Mapping[str, Any] 
         assert own is not None
         values, source = _whole(own), str(own)
     if edits:
-        values, source = _merged(values, edits), f"cards.{task}"
+        values, source = _merged(values, _with_query(dict(edits), card_dir or Path(), f"cards.{task}")), f"cards.{task}"
     card = validate_settings(Card, values, source)
     if card.task != task:
         raise SettingsError(f"{source}: 'task' is '{card.task}', expected '{task}'.")
@@ -200,7 +254,7 @@ def load_card(task: str, card_dir: Path | None = None, edits: Mapping[str, Any] 
 
 def _whole(file: Path) -> dict[str, Any]:
     """The fields of a card file, those of the shipped card that it is based on included."""
-    values = read_yaml(file)
+    values = _read(file)
     base = values.get("based_on")
     if base is None:
         return values
@@ -210,6 +264,20 @@ def _whole(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{file}: 'title' is missing: reports need to tell it from '{base}'.")
     inherited = _whole(CARDS / f"{base}.yaml")
     return _merged({**inherited, "task": file.stem, "rule": inherited.get("rule") or base}, values)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return _with_query(read_yaml(file), file.parent, str(file))
+
+
+def _with_query(values: dict[str, Any], folder: Path, source: str) -> dict[str, Any]:
+    """Fields of a card with the text of the SQL file that they name."""
+    if not isinstance(name := values.get("sql"), str):
+        return values
+    try:
+        return {**values, "query": (folder / name).read_text(encoding="utf-8")}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{source}: 'sql' is '{name}', which cannot be read: {folder / name}.") from error
 
 
 def read_card(file: Path) -> Card:

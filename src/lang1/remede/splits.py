@@ -91,7 +91,7 @@ def place(
 
     Columns: ``subject_id, draw, fold``; ``block`` of the calendar, its start, and the start of the next one; ``reach``,
     the latest moment that the row's question or outcome can touch. With years or held-out sites also the encounter's
-    ``facility, year_low, year_high``, and ``at_held_out_site``.
+    ``site, first_year, last_year``, and ``at_held_out_site``.
     """
     blocks = timeline.of(card.task) if timeline is not None else None
     by_year = timeline is not None and timeline.by_year
@@ -105,7 +105,7 @@ def place(
     columns, join = "", ""
     if by_year or sites:
         listed = ", ".join(literal(name) for name in sites) or "NULL"
-        columns = f""", e.facility AS site, e.year_low, e.year_high,
+        columns = f""", e.facility AS site, e.year_low AS first_year, e.year_high AS last_year,
             coalesce(e.facility IN ({listed}), false) AS at_held_out_site"""
         join = "JOIN encounters e ON e.encounter_id = r.encounter_id"
     if by_year:
