@@ -58,6 +58,13 @@ class VitalStatus(Settings):
         return _end_of_day(value)
 
 
+class Limit(Settings):
+    """A task that the records cannot support, and why; for variants of the task too."""
+
+    task: str
+    reason: str
+
+
 class RecordsMeta(Settings):
     """What a records folder says about itself in ``manifest.extra``."""
 
@@ -69,6 +76,7 @@ class RecordsMeta(Settings):
     real: bool = False
     licence: str | None = None
     notes: str = ""
+    limits: tuple[Limit, ...] = ()
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

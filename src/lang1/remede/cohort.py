@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import duckdb
 
-from lang1.common.errors import InputError
+from lang1.common.errors import InputError, SettingsError
 from lang1.records.schema import DISPOSITIONS
 from lang1.records.store import Records, RecordsMeta
 from lang1.remede.card import Card
@@ -32,6 +32,13 @@ LIVING = tuple(name for name in DISPOSITIONS if name not in ("expired", "other",
 
 class Unsupported(InputError):
     """The records cannot support a task: an error where it was asked for, else it is left aside with a notice."""
+
+
+class Mark(TypedDict):
+    """A task that was built although the records do not support it, and what they lack."""
+
+    task: str
+    reason: str
 
 
 # What a rule may read. ``eligibility``: only what is available at the prediction time, as ``lint.py`` proves. The
@@ -64,12 +71,18 @@ class Facts:
     Attributes:
         records: the records.
         connection: where the tables of the build live.
+        mark_unsupported: tasks that are built, and marked, although the records do not support them.
         notices: lines for the user that belong to the benchmark (kept in its manifest).
+        marks: what the records lack, of tasks that are built all the same.
+        observability: by task, what ``observability.compare`` found.
     """
 
     records: Records
     connection: duckdb.DuckDBPyConnection
+    mark_unsupported: tuple[str, ...] | Literal["all"] = ()
     notices: list[str] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    observability: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def meta(self) -> RecordsMeta:
@@ -84,6 +97,21 @@ class Facts:
         """Keep a notice once."""
         if text not in self.notices:
             self.notices.append(text)
+
+    def lacks(self, card: Card, reason: str) -> None:
+        """Refuse a task for what the records lack, or mark it where the user wants it all the same.
+
+        Raises:
+            Unsupported: it is not to be marked.
+        """
+        if self.mark_unsupported != "all" and card.task not in self.mark_unsupported:
+            raise Unsupported(
+                f"{self.records.path}: {reason} To build the task all the same and mark it in every report, set "
+                f"mark_unsupported=[{card.task}]."
+            )
+        if Mark(task=card.task, reason=reason) not in self.marks:
+            self.marks.append(Mark(task=card.task, reason=reason))
+        self.note(f"Task '{card.task}' is not supported by these records: {reason}")
 
     def last_complete(self, card: Card) -> datetime | None:
         """The latest anchor (admission or discharge) that a counted stay may have; null where there is no calendar.
@@ -100,16 +128,17 @@ class Facts:
             complete = self.meta.complete_through.get(table)
             if complete is None:
                 if position == 0:
-                    raise Unsupported(
-                        f"{self.records.path}: the manifest does not say through when '{table}' is complete, which "
-                        f"task '{card.task}' needs; declare complete_through.{table} when the records are made."
+                    self.lacks(
+                        card,
+                        f"the manifest does not say through when '{table}' is complete, which task '{card.task}' "
+                        f"needs; declare complete_through.{table} when the records are made.",
                     )
                 continue
             days = censoring.observation_days
             if complete.key == "discharge_time" and table == "encounters":
                 days += censoring.open_stay_allowance_days
             limits.append(complete.through - timedelta(days=days))
-        return min(limits)
+        return min(limits, default=None)
 
 
 def prepare(facts: Facts) -> None:
@@ -120,7 +149,8 @@ def prepare(facts: Facts) -> None:
         CREATE TEMP TABLE stays AS
         WITH joined AS (
             SELECT e.encounter_id, e.patient_id, e.admit_time, e.discharge_time, e.disposition, e.department,
-                e.facility, p.death_time, p.death_time::DATE AS death_day, e.admit_time::DATE AS admit_day,
+                e.facility, e.admission_type, e.admission_source, e.payer, e.age_at_admission,
+                p.death_time, p.death_time::DATE AS death_day, e.admit_time::DATE AS admit_day,
                 e.discharge_time::DATE AS discharge_day,
                 coalesce(e.disposition IN ({living}), false) AS left_alive,
                 coalesce(p.death_time = date_trunc('day', p.death_time)
@@ -180,9 +210,14 @@ def prediction_time(card: Card, note: str = "n", stay: str = "s") -> str:
 
 def note_rules(card: Card, facts: Facts) -> list[Rule]:
     """The rules about the note and the prediction time, from the card."""
-    kind = card.note_type.replace("_", " ")
     if not facts.timed:
-        return [Rule(f"has a {kind} note", "note_id IS NOT NULL")]
+        return [Rule(f"has a {card.note_type.replace('_', ' ')} note", "note_id IS NOT NULL")]
+    return timed_note_rules(card)
+
+
+def timed_note_rules(card: Card) -> list[Rule]:
+    """The rules about the note and the prediction time where records have times."""
+    kind = card.note_type.replace("_", " ")
     signed = "signed " if card.note_signed else ""
     rules = [Rule(f"has a {signed}{kind} note (no addendum) with a known time of availability", "note_id IS NOT NULL")]
     hours = card.prediction.latest_hours_after_discharge
@@ -214,6 +249,15 @@ def exclusion_rules(card: Card) -> list[Rule]:
         names = ", ".join(card.exclusions.departments)
         rules.append(Rule(f"department is none of: {names}", f"NOT {in_departments(card.exclusions.departments)}"))
     return rules
+
+
+def own_rules(card: Card) -> list[Rule]:
+    """The rules that the card states in SQL."""
+    return [
+        *(Rule(one.words, one.keep) for one in card.eligibility),
+        *(Rule(one.words, one.keep, reads="observability") for one in card.observability),
+        *(Rule(one.words, one.keep, reads="policy") for one in card.policies),
+    ]
 
 
 def in_departments(words: Iterable[str], column: str = "department") -> str:
@@ -272,12 +316,19 @@ class Ledger:
         """Keep in ``remaining`` the rows for which each rule in turn is true; a null is not true."""
         for rule in rules:
             order = self._next(card.task)
-            self.connection.execute(
-                f"INSERT INTO left_out SELECT '{card.task}', encounter_id, {order} FROM remaining AS asked "
-                f"WHERE ({rule.keep}) IS NOT TRUE"
-            )
-            self.connection.execute(f"DELETE FROM remaining AS asked WHERE ({rule.keep}) IS NOT TRUE")
+            try:
+                self._leave_out(card, rule, order)
+            except (duckdb.ProgrammingError, duckdb.DataError) as error:
+                why = str(error).splitlines()[0]
+                raise SettingsError(f"{card.task}.yaml: rule '{rule.words}': {why}.") from error
             self._count(card, rule.words)
+
+    def _leave_out(self, card: Card, rule: Rule, order: int) -> None:
+        self.connection.execute(
+            f"INSERT INTO left_out SELECT '{card.task}', encounter_id, {order} FROM remaining AS asked "
+            f"WHERE ({rule.keep}) IS NOT TRUE"
+        )
+        self.connection.execute(f"DELETE FROM remaining AS asked WHERE ({rule.keep}) IS NOT TRUE")
 
     def _next(self, task: str) -> int:
         return sum(row["task"] == task for row in self.rows)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from lang1.common.errors import SettingsError
 from lang1.remede.card import Card
-from lang1.remede.cohort import Facts
-from lang1.remede.tasks import comorbidity, given, insurance_denial, length_of_stay, mortality, readmission
+from lang1.remede.cohort import Facts, Rule, own_rules
+from lang1.remede.support import check_support
+from lang1.remede.tasks import comorbidity, given, insurance_denial, length_of_stay, mortality, readmission, sql_task
 from lang1.remede.tasks.cohort_of import Cohort, need_notes
 
 # By rule (``Card.rule_name``). Each makes the table ``candidates``, returns what its rows are and the rules to apply.
@@ -17,6 +19,7 @@ COHORTS: dict[str, Callable[[Card, Facts], Cohort]] = {
     "length_of_stay": length_of_stay.cohort,
     "comorbidity": comorbidity.cohort,
     "insurance_denial": insurance_denial.cohort,
+    "sql": sql_task.cohort,
 }
 
 
@@ -32,5 +35,17 @@ def cohort(card: Card, facts: Facts) -> Cohort:
         raise SettingsError(f"{card.task}.yaml: 'rule' is '{card.rule_name}', expected one of {', '.join(COHORTS)}.")
     need_notes(card, facts)
     if given.present(card, facts):
+        if card.eligibility or card.observability or card.policies:
+            facts.note(f"Labels of '{card.task}' are given, so the card's own SQL rules are not asked.")
         return given.cohort(card, facts)
-    return COHORTS[card.rule_name](card, facts)
+    check_support(card, facts)
+    made = COHORTS[card.rule_name](card, facts)
+    return replace(made, rules=_with_own(made.rules, card))
+
+
+def _with_own(rules: list[Rule], card: Card) -> list[Rule]:
+    """The card's own rules among the task's: eligibility after the task's eligibility, what looks ahead at the end."""
+    own = own_rules(card)
+    eligible = [rule for rule in own if rule.reads == "eligibility"]
+    at = max((number for number, rule in enumerate(rules, 1) if rule.reads == "eligibility"), default=0)
+    return [*rules[:at], *eligible, *rules[at:], *(rule for rule in own if rule.reads != "eligibility")]
