@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from lang1.common.errors import InputError, SettingsError
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.remede.benchmark import Benchmark
+from lang1.text.chart import Chart
 
 # Beside the headline split, these are scored where they exist.
 DEFAULT_SPLITS = ("test", "test_older", "held_out_site")
@@ -31,11 +32,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Group:
-    """One note and the questions asked of it."""
+    """One note, or an input of several (``chart``), and the questions asked of it."""
 
     note_id: str
     text: str
     items: tuple[Item, ...]
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,11 @@ class Asked:
         notes = [(note, [Item(e, t) for _, e, t in found]) for note, found in groupby(rows, key=lambda row: row[0])]
         for start in range(0, len(notes), NOTES_AT_A_TIME):
             block = notes[start : start + NOTES_AT_A_TIME]
-            texts = note_texts(self.benchmark, [note for note, _ in block])
-            for (note, items), text in zip(block, texts, strict=True):
-                yield Group(note, text, tuple(items))
+            charts = self.benchmark.charts(note for note, _ in block)
+            texts = self.benchmark.texts(note for note, _ in block if note not in charts)
+            for note, items in block:
+                chart = charts.get(note)
+                yield Group(note, texts[note] if chart is None else chart.text, tuple(items), chart)
 
 
 def asked(benchmark: Benchmark, settings: EvaluateSettings) -> Asked:

@@ -141,7 +141,7 @@ def evaluate_generalist(
         text = clean_note(group.text)
         for item in group.items:
             ids.append(item.example_id)
-            prompts.append(Prompted(text, item.task))
+            prompts.append(Prompted(text, item.task, group.chart))
     ref = InputRef(path=str(folder.resolve()), kind="huggingface", fingerprint=content_fingerprint(folder))
     with _drafted(out, chosen, settings, {"model": ref}) as draft:
         started = time.monotonic()

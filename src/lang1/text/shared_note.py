@@ -5,6 +5,8 @@ budget that no question changes, and the group becomes one block of tokens: the 
 (branches 1, 2, …) with positions that start where the note ends. Questions see the note and themselves, not each
 other; the option letter itself is never among the inputs.
 
+An input of several notes (``text/chart.py``) is one block likewise; it is cut note by note.
+
 Arrays: N tokens of a batch, G groups, A questions (items) in it.
 """
 
@@ -19,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lang1.common.errors import InputError
+from lang1.text.chart import Chart, fit
 from lang1.text.clean import clean_note
 from lang1.text.tokenizer import Tokenizer
 from lang1.text.truncate import truncate
@@ -41,7 +44,7 @@ class Item(Protocol):
 
 
 class NoteGroup(Protocol):
-    """One note and the questions asked of it."""
+    """One note and the questions asked of it; with a ``chart``, the notes that its text is made of."""
 
     @property
     def note_id(self) -> str: ...
@@ -109,7 +112,8 @@ def encode_groups(
         tokenizer: of the model that will answer.
         questions: the rendered question of each task, from ``Question:`` to ``Answer:``.
         note_budget: the most tokens of a note.
-        truncation: which part of a longer note stays: ``head``, ``tail`` or ``head+tail``.
+        truncation: which part of a longer note stays: ``head``, ``tail`` or ``head+tail``. Of a chart, whole notes
+            leave first, by its own rule; the one note that is cut then is cut by this.
 
     Raises:
         InputError: a task without a question, or a question without tokens.
@@ -127,8 +131,16 @@ def encode_groups(
     item_label: list[int] = []
     ids: list[str] = []
     for chunk in chunks(groups, CHUNK):
-        for group, tokens in zip(chunk, tokenizer.encode_batch([clean_note(g.text) for g in chunk]), strict=True):
-            kept, left = truncate(tokens, note_budget, truncation)
+        # A group made elsewhere need not know of charts.
+        charts = [getattr(group, "chart", None) for group in chunk]
+        plain = iter(
+            tokenizer.encode_batch([clean_note(g.text) for g, c in zip(chunk, charts, strict=True) if c is None])
+        )
+        for group, chart in zip(chunk, charts, strict=True):
+            if chart is None:
+                kept, left = truncate(next(plain), note_budget, truncation)
+            else:
+                kept, left = encode_chart(chart, tokenizer, note_budget, truncation)
             notes.append(kept)
             cut.append(left)
             counts.append(len(group.items))
@@ -149,6 +161,27 @@ def encode_groups(
         item_label=np.array(item_label, dtype=np.int64),
         example_ids=ids,
     )
+
+
+def encode_chart(
+    chart: Chart, tokenizer: Tokenizer, budget: int, truncation: str = "head"
+) -> tuple[npt.NDArray[np.int32], int]:
+    """The tokens of an input of several notes within a budget, and how many were cut.
+
+    Headers and notes are tokenized apart, so that what stays reads the same whatever left.
+    """
+    bodies = tokenizer.encode_batch(chart.bodies(clean=True))
+    heads = tokenizer.encode_batch(list(chart.headers))
+    sizes = [len(body) for body in bodies]
+    kept: list[npt.NDArray[np.int32]] = []
+    for head, body, stays in zip(
+        heads, bodies, fit([len(head) for head in heads], sizes, budget, chart.drop), strict=True
+    ):
+        if stays >= 0:
+            kept += [head, truncate(body, max(stays, 1), truncation)[0]]
+    tokens = np.concatenate(kept) if kept else np.zeros(0, dtype=np.int32)
+    tokens = truncate(tokens, budget, "tail")[0]  # one note whose header alone fills the budget
+    return tokens, sum(sizes) + sum(len(head) for head in heads) - len(tokens)
 
 
 def assemble(encoded: EncodedGroups, which: npt.NDArray[np.integer]) -> SharedBatch:

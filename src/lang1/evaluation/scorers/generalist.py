@@ -19,6 +19,7 @@ from lang1.common.errors import ArtefactError, InputError, Lang1Error
 from lang1.common.progress import Meter
 from lang1.metrics.auroc import Floats
 from lang1.model.precision import pick_device, pick_dtype
+from lang1.text.chart import Chart, fit
 from lang1.text.questions import letters
 from lang1.text.truncate import Policy
 
@@ -28,10 +29,11 @@ BLOCK = 2_048
 
 @dataclass(frozen=True)
 class Prompted:
-    """One example to answer: the note's text and which question."""
+    """One example to answer: the text of a note or of a chart, and which question."""
 
     text: str
     task: str
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,35 @@ class Generalist:
         The note is cut on a token's edge, then note and question are tokenized as one text, as the model saw text in
         its training. The question is never cut.
         """
+        text, cut = self._cut(text, budget, policy)
+        return self._prefix() + self._bare(text + question), cut
+
+    def chart_prompt(self, chart: Chart, question: str, budget: int, policy: Policy = "head") -> tuple[list[int], int]:
+        """:meth:`prompt` for an input of several notes, from which whole notes leave before one is cut."""
+        bodies = chart.bodies(clean=True)
+        heads, sizes = ([len(self._bare(text)) for text in texts] for texts in (chart.headers, bodies))
+        # Joining pieces can split differently from the pieces alone: two spare tokens a join.
+        kept = fit(heads, sizes, max(1, budget - 2 * (len(bodies) - 1)), chart.drop)
+        text, left = "", 0
+        for head, body, size, cost, stays in zip(chart.headers, bodies, sizes, heads, kept, strict=True):
+            if stays < 0:
+                left += size + cost
+                continue
+            part, cut = self._cut(body, max(stays, 1), policy)
+            text, left = text + head + part, left + cut
+        text, over = self._cut(text, budget, "tail")  # one note whose header alone fills the budget
+        return self._prefix() + self._bare(text + question), left + over
+
+    def _prompt(
+        self, one: Prompted, questions: Mapping[str, str], budgets: Mapping[str, int], policy: Policy
+    ) -> tuple[list[int], int]:
+        question, budget = questions[one.task], budgets[one.task]
+        if one.chart is not None:
+            return self.chart_prompt(one.chart, question, budget, policy)
+        return self.prompt(one.text, question, budget, policy)
+
+    def _cut(self, text: str, budget: int, policy: Policy) -> tuple[str, int]:
+        """A text cut to a budget on a token's edge, and how many tokens were cut."""
         encoded = self._tokenize(text, add_special_tokens=False, return_offsets_mapping=True)
         edges = encoded["offset_mapping"]
         cut = max(0, len(edges) - budget)
@@ -125,7 +156,7 @@ class Generalist:
                 head = (budget + 1) // 2
                 rest = edges[head + cut][0] if head + cut < len(edges) else len(text)
                 text = text[: edges[head - 1][1]] + text[rest:]
-        return self._prefix() + self._bare(text + question), cut
+        return text, cut
 
     def answer(
         self,
@@ -157,10 +188,7 @@ class Generalist:
         found: list[Answer | None] = [None] * len(examples)
         for start in range(0, len(examples), BLOCK):
             block = range(start, min(start + BLOCK, len(examples)))
-            prompts = {
-                i: self.prompt(examples[i].text, questions[examples[i].task], budgets[examples[i].task], policy)
-                for i in block
-            }
+            prompts = {i: self._prompt(examples[i], questions, budgets, policy) for i in block}
             for batch in _batches(prompts, tokens_per_batch):
                 scores = self._last_log_probabilities([prompts[i][0] for i in batch])
                 for row, i in enumerate(batch):
