@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lang1.remede.card import Card
-from lang1.remede.cohort import Facts, Rule, Unsupported
+from lang1.remede.cohort import Facts, Rule
 
 
 def vital_rules(card: Card, facts: Facts, days_after_last_discharge: int | None) -> list[Rule]:
@@ -12,14 +12,16 @@ def vital_rules(card: Card, facts: Facts, days_after_last_discharge: int | None)
     They ask ``horizon_end`` and, with ``days_after_last_discharge``, ``last_discharge``.
 
     Raises:
-        Unsupported: no source of deaths, or nothing says through when they are known.
+        Unsupported: no source of deaths, or nothing says through when they are known, unless the task is to be marked.
     """
     vital, days = facts.meta.vital_status, days_after_last_discharge
     if vital.source == "none":
-        raise Unsupported(
-            f"{facts.records.path}: vital_status.source is none, so task '{card.task}' cannot tell who died after "
-            "discharge; declare vital_status (source and through) when the records are made."
+        facts.lacks(
+            card,
+            f"vital_status.source is none, so task '{card.task}' cannot tell who died after discharge; declare "
+            "vital_status (source and through) when the records are made.",
         )
+        return []
     if vital.source == "ehr":
         facts.note(
             f"Task '{card.task}': deaths are known from the health record alone (vital_status.source is ehr); deaths "
@@ -43,9 +45,10 @@ def vital_rules(card: Card, facts: Facts, days_after_last_discharge: int | None)
             )
         )
     if not rules:
-        raise Unsupported(
-            f"{facts.records.path}: nothing says through when deaths are known, which task '{card.task}' needs; "
-            f"declare vital_status.through, or set cards.{card.task}.constants.death_known_days_after_last_discharge."
+        facts.lacks(
+            card,
+            f"nothing says through when deaths are known, which task '{card.task}' needs; declare "
+            f"vital_status.through, or set cards.{card.task}.constants.death_known_days_after_last_discharge.",
         )
     return rules
 
@@ -73,8 +76,8 @@ def create_deaths(facts: Facts) -> None:
             FROM seen LEFT JOIN patients USING (patient_id)
         )
         SELECT *, dead_at::DATE AS died_day,
-            -- A bare day stands at its first moment or, read from a discharge, at its last.
-            dead_at IN (date_trunc('day', dead_at),
-                date_trunc('day', dead_at) + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND) AS by_day
+            -- A bare day stands at its first moment or, read from a discharge, in its last second.
+            dead_at = date_trunc('day', dead_at)
+                OR dead_at >= date_trunc('day', dead_at) + INTERVAL 1 DAY - INTERVAL 1 SECOND AS by_day
         FROM joined
     """)

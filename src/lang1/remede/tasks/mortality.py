@@ -76,7 +76,7 @@ def _within_days(card: Card, facts: Facts, own: Constants) -> Cohort:
     days = card.horizon_days
     if own.anchor == "admission":
         died = f"d.died_day BETWEEN s.admit_day AND s.admit_day + {days}"
-        horizon_end = f"s.admit_day + INTERVAL {days} DAY + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND"
+        horizon_end = f"s.admit_day + INTERVAL {days} DAY + INTERVAL 1 DAY - INTERVAL 1 SECOND"
     else:
         horizon_end = f"s.prediction_time + INTERVAL {days} DAY"
         died = f"""CASE

@@ -94,7 +94,7 @@ def cohort(card: Card, facts: Facts) -> Cohort:
     if own.clock == "hours":
         horizon_end = f"s.discharge_time + INTERVAL {card.horizon_days} DAY"
     else:
-        horizon_end = f"s.discharge_day + INTERVAL {card.horizon_days + 1} DAY - INTERVAL 1 MICROSECOND"
+        horizon_end = f"s.discharge_day + INTERVAL {card.horizon_days + 1} DAY - INTERVAL 1 SECOND"
     died = "OR died_in_horizon" if own.death_without_return == "composite" else ""
     facts.connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE candidates AS
@@ -171,7 +171,7 @@ def _censoring(card: Card, facts: Facts, own: Constants) -> list[Rule]:
     return [
         Rule(
             f"discharge day and the observation after it inside the complete data (day over by {last:%Y-%m-%d %H:%M})",
-            f"discharge_day + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND <= TIMESTAMP '{last}'",
+            f"discharge_day + INTERVAL 1 DAY - INTERVAL 1 SECOND <= TIMESTAMP '{last}'",
             reads="censoring",
         )
     ]
