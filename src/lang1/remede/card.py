@@ -245,7 +245,7 @@ def load_card(task: str, card_dir: Path | None = None, edits: Mapping[str, Any] 
         assert own is not None
         values, source = _whole(own), str(own)
     if edits:
-        values, source = _merged(values, _with_query(dict(edits), card_dir or Path(), f"cards.{task}")), f"cards.{task}"
+        values, source = _merged(values, _with_files(dict(edits), card_dir or Path(), f"cards.{task}")), f"cards.{task}"
     card = validate_settings(Card, values, source)
     if card.task != task:
         raise SettingsError(f"{source}: 'task' is '{card.task}', expected '{task}'.")
@@ -267,11 +267,14 @@ def _whole(file: Path) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return _with_query(read_yaml(file), file.parent, str(file))
+    return _with_files(read_yaml(file), file.parent, str(file))
 
 
-def _with_query(values: dict[str, Any], folder: Path, source: str) -> dict[str, Any]:
-    """Fields of a card with the text of the SQL file that they name."""
+def _with_files(values: dict[str, Any], folder: Path, source: str) -> dict[str, Any]:
+    """Fields of a card with the text of the SQL file that they name, and with paths that do not hang on its folder."""
+    own = values.get("constants")
+    if isinstance(own, Mapping) and isinstance(tables := own.get("planned_tables"), str):
+        values = {**values, "constants": {**own, "planned_tables": str(folder / tables)}}
     if not isinstance(name := values.get("sql"), str):
         return values
     try:
