@@ -200,7 +200,9 @@ def evaluate(
     ] = None,
     baseline: Annotated[
         list[str] | None,
-        typer.Option("--baseline", help="prevalence, note-length, metadata, tfidf-lr or gbm-structured; repeatable."),
+        typer.Option(
+            "--baseline", help="prevalence, note-length, metadata, payer, tfidf-lr or gbm-structured; repeatable."
+        ),
     ] = None,
     predictions: Annotated[
         list[Path] | None, typer.Option("--predictions", help="Predictions made elsewhere, in the public schema.")

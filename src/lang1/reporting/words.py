@@ -24,6 +24,12 @@ BASELINES: dict[str, tuple[str, str, str, str]] = {
         "triangle",
         "payer, age and department, no text: what registration alone gives away",
     ),
+    "payer": (
+        "Payer only",
+        "Payer only",
+        "triangle",
+        "the payer at registration and nothing else: a denial model that read the note must do better",
+    ),
     "note-length": (
         "Note length only",
         "Note length only",
@@ -49,6 +55,7 @@ _ALIASES = {
     "length": "note-length",
     "notelength": "note-length",
     "metadata-only": "metadata",
+    "payer-only": "payer",
 }
 
 
@@ -66,8 +73,8 @@ def baseline_rank(model: str) -> int:
 
 
 def is_check(model: str) -> bool:
-    """Whether a baseline is there as a check (metadata, note length, prevalence) and not as a peer."""
-    return baseline(model) in (BASELINES["metadata"], BASELINES["note-length"], BASELINES["prevalence"])
+    """Whether a baseline is there as a check (metadata, payer, note length, prevalence) and not as a peer."""
+    return baseline(model) in [BASELINES[name] for name in ("metadata", "payer", "note-length", "prevalence")]
 
 
 REGIME_WORDS = {

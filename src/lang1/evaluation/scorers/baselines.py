@@ -53,6 +53,15 @@ def metadata(asked: Asked, settings: EvaluateSettings) -> Trained:
     )
 
 
+def payer(asked: Asked, settings: EvaluateSettings) -> Trained:
+    """Logistic regression on the payer at registration alone: what a denial model must beat to have read the note."""
+
+    def registered(examples: pa.Table) -> pa.Table:
+        return asked.benchmark.metadata(examples).select(["payer"])
+
+    return _logistic(asked, "logistic regression on the payer as known at registration, one-hot", registered)
+
+
 def _logistic(asked: Asked, about: str, inputs: Callable[[pa.Table], pa.Table]) -> Trained:
     trained = Trained(about)
     for rows in trainable(asked, trained):
@@ -75,6 +84,7 @@ BASELINES: dict[str, Callable[[Asked, EvaluateSettings], Trained]] = {
     "prevalence": prevalence,
     "note-length": note_length,
     "metadata": metadata,
+    "payer": payer,
     "tfidf-lr": tfidf_logistic,
     "gbm-structured": gradient_boosting,
 }
