@@ -241,6 +241,31 @@ def test_the_budget_drops_oldest_notes_then_cuts_one(tokenizer: Tokenizer) -> No
         assert len(encode_groups([group], tokenizer, {}, budget).note_tokens) <= budget
 
 
+def test_generalists_cut_note_by_note_too(tokenizer: Tokenizer) -> None:
+    transformers = pytest.importorskip("transformers")
+    from lang1.evaluation.scorers.generalist import Generalist, Prompted
+
+    model = Generalist.__new__(Generalist)
+    model.tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.inner)
+    notes = tuple(f"note {n} " + "pain fever " * 6 for n in range(4))
+    chart = Chart(tuple(header("progress", 100 - n) for n in range(4)), notes)
+    question = "\nAnswer:"
+    tail = len(tokenizer.encode(question))
+    ids, cut = model._prompt(Prompted(chart.text, "t", chart), {"t": question}, {"t": 10_000}, "head")
+    assert (
+        cut == 0
+        and model.tokenizer.decode(ids)
+        == "".join(head + body for head, body in zip(chart.headers, chart.bodies(clean=True), strict=True)) + question
+    )
+    size = len(ids) - tail
+    budget = size // 2 + size // 8
+    ids, cut = model.chart_prompt(chart, question, budget)
+    text = model.tokenizer.decode(ids)
+    assert len(ids) <= budget + tail and cut >= size - budget
+    assert text.startswith("[progress note, 4 days before]\nnote 1 pain") and text.endswith(question)
+    assert re.findall(r"note (\d) pain", text) == ["1", "2", "3"]
+
+
 def test_evaluation_reads_the_same_tokens_as_training(tokenizer: Tokenizer, tmp_path: Path) -> None:
     benchmark = made(tmp_path, world(2), WINDOW)
     chosen = asked(benchmark, EvaluateSettings(splits=["train"]))
