@@ -160,6 +160,8 @@ def _data(bench: Benchmark) -> dict[str, Any]:
 
 def _task(bench: Benchmark, task: str) -> dict[str, Any]:
     card = bench.cards[task]
+    marks = [mark for mark in bench.manifest.extra.get("marks", []) if mark["task"] == task]
+    lacking = [f"Not supported by these records: {mark['reason']}." for mark in marks]
     return {
         "task": task,
         "title": card.title,
@@ -168,7 +170,7 @@ def _task(bench: Benchmark, task: str) -> dict[str, Any]:
         "note_type": card.note_type,
         "definition": card.definition,
         "headline_split": bench.headline_split,
-        "caveat": " ".join(card.caveats) or None,
+        "caveat": " ".join([*lacking, *card.caveats]) or None,
     }
 
 

@@ -261,7 +261,7 @@ def _write(
             "placed_by": None if place.timeline is None else "years" if place.by_year else "dates",
             "held_out_sites": list(place.sites),
             "policy": settings.policy,
-            "died_without_return": _died_without_return(connection),
+            "died_without_return": _died_without_return(built, connection),
             "observability": [entry for task in built for entry in facts.observability[task]],
             "marks": [mark for mark in facts.marks if mark["task"] in built],
             "notices": facts.notices,
@@ -294,12 +294,18 @@ def _blocks(tasks: list[str], timeline: Timeline | None) -> dict[str, dict[str, 
     }
 
 
-def _died_without_return(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """By split: readmission examples labelled 0 whose patient died within the horizon."""
+def _died_without_return(built: dict[str, Card], connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
+    """By task and split: examples whose patient died within the horizon without a return, where the task asks."""
     if not _has(connection, "died_without_return", "examples"):
         return {}
-    found = dict(rows(connection, "SELECT split, count(*) FROM examples WHERE died_without_return GROUP BY split"))
-    return {split: found[split] for split in SPLITS if split in found}
+    found = {
+        (task, split): n
+        for task, split, n in rows(
+            connection, "SELECT task, split, count(*) FROM examples WHERE died_without_return GROUP BY ALL"
+        )
+    }
+    by_task = {task: {s: found[task, s] for s in SPLITS if (task, s) in found} for task in built}
+    return {task: counts for task, counts in by_task.items() if counts}
 
 
 def _emptied(ledger: Ledger) -> list[dict[str, Any]]:

@@ -106,12 +106,12 @@ class Facts:
         """
         if self.mark_unsupported != "all" and card.task not in self.mark_unsupported:
             raise Unsupported(
-                f"{self.records.path}: {reason} To build the task all the same and mark it in every report, set "
-                f"mark_unsupported=[{card.task}]."
+                f"{self.records.path}: task '{card.task}' is not supported: {reason}. To build it all the same, marked "
+                f"in every report, set mark_unsupported=[{card.task}]."
             )
         if Mark(task=card.task, reason=reason) not in self.marks:
             self.marks.append(Mark(task=card.task, reason=reason))
-        self.note(f"Task '{card.task}' is not supported by these records: {reason}")
+        self.note(f"Task '{card.task}' is not supported by these records: {reason}.")
 
     def last_complete(self, card: Card) -> datetime | None:
         """The latest anchor (admission or discharge) that a counted stay may have; null where there is no calendar.
@@ -130,8 +130,8 @@ class Facts:
                 if position == 0:
                     self.lacks(
                         card,
-                        f"the manifest does not say through when '{table}' is complete, which task '{card.task}' "
-                        f"needs; declare complete_through.{table} when the records are made.",
+                        f"the manifest does not say through when '{table}' is complete; declare "
+                        f"complete_through.{table} when the records are made",
                     )
                 continue
             days = censoring.observation_days

@@ -58,7 +58,8 @@ def lint(card: Card, rules: Sequence[Rule] | None = None, columns: Mapping[str, 
     """
     if rules is None:
         rules = [*timed_note_rules(card), *exclusion_rules(card), *own_rules(card)]
-    known = {**KNOWN, **dict.fromkeys(card.constants, "admission"), **(columns or {})}
+    constants = card.constants if card.rule_name == "sql" else ()
+    known = {**KNOWN, **dict.fromkeys(constants, "admission"), **(columns or {})}
     with duckdb.connect(":memory:") as connection:
         return [finding for rule in rules for finding in _lint_rule(card, rule, known, connection)]
 
@@ -108,13 +109,14 @@ def _lint_rule(
 class _Frame:
     """The tables of one SELECT by alias, and the times in them that are bounded by the prediction time.
 
-    ``views`` maps an alias to a table of the records, or to None for a subquery, whose columns were judged inside it.
+    ``views`` maps an alias to a table of the records, or to None for a subquery, whose columns were judged inside it;
+    ``same_stay`` holds the pairs of aliases that are joined by encounter.
     """
 
     asked: bool = False
     views: dict[str, str | None] = field(default_factory=dict)
     bounds: dict[str, set[str]] = field(default_factory=dict)
-    coded: set[str] = field(default_factory=set)
+    same_stay: set[frozenset[str]] = field(default_factory=set)
 
 
 class _Reader:
@@ -154,11 +156,12 @@ class _Reader:
 
     def query(self, node: dict[str, Any], scope: list[_Frame], exists: bool = False) -> None:
         """Judge a SELECT inside the predicate."""
-        if node.get("type") == "SET_OPERATION_NODE":
-            for side in _sides(node):
+        plain = not node["cte_map"]["map"]
+        if node.get("type") == "SET_OPERATION_NODE" and plain and (sides := _sides(node) or node.get("children")):
+            for side in sides:
                 self.query(side, scope)
             return
-        if node.get("type") != "SELECT_NODE" or node["cte_map"]["map"]:
+        if node.get("type") != "SELECT_NODE" or not plain:
             self._find("", "a subquery is more than one SELECT; write it without WITH and the like")
             return
         frame = _Frame()
@@ -186,8 +189,11 @@ class _Reader:
                 self._find(name, f"reads table '{name}'; tables are {', '.join(EVENTS)}")
             frame.views[node["alias"] or name] = name if name in EVENTS else None
         elif kind == "JOIN":
+            before = set(frame.views)
             self._tables(node["left"], frame, scope, conditions)
+            left = set(frame.views) - before
             self._tables(node["right"], frame, scope, conditions)
+            right = set(frame.views) - before - left
             if node["condition"]:
                 # An outer join keeps rows that its condition does not bound, so its condition bounds nothing.
                 if node["join_type"] == "INNER":
@@ -195,7 +201,7 @@ class _Reader:
                 else:
                     self.expression(node["condition"], [frame, *scope])
             if "encounter_id" in node["using_columns"]:
-                frame.coded.add("encounter_id")
+                frame.same_stay |= {frozenset((one, other)) for one in left for other in right}
         elif kind == "SUBQUERY":
             self.query(node["subquery"]["node"], scope)
             frame.views[node["alias"]] = None
@@ -211,8 +217,9 @@ class _Reader:
             if alias is not None:
                 frame.bounds.setdefault(alias, set()).update((column, *EARLIER.get(column, ())))
         sides = _sides(node) if node.get("type") == "COMPARE_EQUAL" else ()
-        if len(sides) == 2 and all(_name(side) == "encounter_id" for side in sides):
-            frame.coded.add("encounter_id")
+        places = [self._place(side, scope) for side in sides if _name(side) == "encounter_id"]
+        if len(places) == 2:
+            frame.same_stay.add(frozenset(str(place[1]) for place in places if place is not None and place[0] is frame))
 
     def _bounded(self, node: dict[str, Any], scope: list[_Frame]) -> Iterator[tuple[str | None, str]]:
         """The time that a condition puts at or before the prediction time: alias (None for the asked row), column."""
@@ -280,10 +287,10 @@ class _Reader:
 
     def _past(self, node: dict[str, Any], scope: list[_Frame]) -> bool:
         """Whether a value is a time at or before the prediction time: of the asked row, less an interval or not."""
-        if node.get("class") == "FUNCTION" and node.get("function_name") == "-" and len(node["children"]) == 2:
-            start, length = node["children"]
+        if node.get("class") == "FUNCTION" and node.get("function_name") == "-" and len(_arguments(node)) == 2:
+            start, length = _arguments(node)
             return self._past(start, scope) and not any(
-                found.get("class") == "COLUMN_REF" or found.get("function_name") == "-" or _constant(found)[:1] == "-"
+                found.get("class") == "COLUMN_REF" or found.get("function_name") == "-" or "-" in _constant(found)
                 for found in nodes(length)
             )
         place = self._place(node, scope)
@@ -298,8 +305,9 @@ class _Reader:
     def _column_known(self, frame: _Frame, alias: str, view: str, column: str) -> bool:
         clock = EVENTS[view][column]
         if clock == CODED:
-            joined = [other for other, name in frame.views.items() if name == "encounters"]
-            return bool(frame.coded) and any("discharge_time" in frame.bounds.get(other, ()) for other in joined)
+            stays = [other for other, name in frame.views.items() if name == "encounters"]
+            over = [other for other in stays if "discharge_time" in frame.bounds.get(other, ())]
+            return any(frozenset((alias, other)) in frame.same_stay for other in over)
         return clock == ALWAYS or clock in frame.bounds.get(alias, ())
 
     def _place(self, node: dict[str, Any], scope: list[_Frame]) -> tuple[_Frame, str | None, str] | None:
@@ -368,6 +376,11 @@ def _names(node: dict[str, Any]) -> list[str]:
 
 def _name(node: dict[str, Any]) -> str:
     return (_names(node) or [""])[-1]
+
+
+def _arguments(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """The arguments of a function; versions of DuckDB write them in two ways."""
+    return list(node.get("children") or [one["expression"] for one in node.get("arguments", ())])
 
 
 def _constant(node: dict[str, Any]) -> str:

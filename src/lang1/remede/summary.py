@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from lang1.remede.benchmark import Benchmark
+from lang1.remede.observability import chance, imbalances
 from lang1.remede.settings import SPLITS
+
+# How many unbalanced covariates a line names; the manifest holds all.
+MOST_DIFFERENCES = 4
 
 
 def summary_lines(benchmark: Benchmark) -> list[str]:
@@ -21,9 +26,11 @@ def summary_lines(benchmark: Benchmark) -> list[str]:
         lines += _table(["what remains", "rows", "patients", f"outcome: {top}"], table)
         lines += ["", *_shares(benchmark, task), ""]
         lines += _apart(ledger)
-        if task == "readmission" and extra.get("died_without_return"):
-            counts = ", ".join(f"{split} {n:,}" for split, n in extra["died_without_return"].items())
-            lines += [f"Died within the horizon without a return, counted as No: {counts}.", ""]
+        if died := extra.get("died_without_return", {}).get(task):
+            counts = ", ".join(f"{split} {n:,}" for split, n in died.items())
+            as_what = "Yes" if card.constants.get("death_without_return") == "composite" else "No"
+            lines += [f"Died within the horizon without a return, counted as {as_what}: {counts}.", ""]
+        lines += _unlike(entry for entry in extra.get("observability", []) if entry["task"] == task)
     lines.append(f"Policy: {extra['policy']}. Headline split: {benchmark.headline_split}.")
     if benchmark.pretraining_cut is not None:
         lines.append(f"Text from {benchmark.pretraining_cut:%Y-%m-%d} on stays out of pretraining.")
@@ -38,6 +45,32 @@ def _shares(benchmark: Benchmark, task: str) -> list[str]:
     options = benchmark.cards[task].options
     table = [[text, *(cells[split, label] for split in present)] for label, text in enumerate(options)]
     return _table(["class", *present], table)
+
+
+def _unlike(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """What the rows left out for want of a label, or by a policy, do not share with those that stay."""
+    lines = []
+    for entry in entries:
+        apart = imbalances(entry)
+        if not apart:
+            continue
+        shown = [_difference(row) for row in apart[:MOST_DIFFERENCES]]
+        more = f", and {len(apart) - len(shown)} more" if len(apart) > len(shown) else ""
+        few = " So few rows differ by chance, too." if chance(entry) else ""
+        lines.append(
+            f"Left out by '{entry['rule']}': {entry['n_left']:,} rows that could have been asked, unlike the "
+            f"{entry['n_kept']:,} kept: {'; '.join(shown)}{more}.{few}"
+        )
+    return [*lines, ""] if lines else []
+
+
+def _difference(row: dict[str, Any]) -> str:
+    left, kept = row["share_or_mean_left"], row["share_or_mean_kept"]
+    smd = "" if row["smd"] is None else f" (SMD {row['smd']:+.2f})"
+    name = row["name"].replace("_", " ")
+    if row["level"] is None:
+        return f"mean {name} {left:,.1f} against {kept:,.1f}{smd}"
+    return f"{name} {row['level']} {100 * left:.0f} % against {100 * kept:.0f} %{smd}"
 
 
 def _apart(ledger: Sequence[dict[str, object]]) -> list[str]:

@@ -16,10 +16,10 @@ def check_support(card: Card, facts: Facts) -> None:
     """
     for limit in facts.meta.limits:
         if limit.task in (card.task, card.rule_name, card.based_on):
-            facts.lacks(card, f"task '{limit.task}': {limit.reason.rstrip('.')}.")
+            facts.lacks(card, limit.reason.strip().rstrip("."))
     for name in card.supported_by.needs:
         if not _holds(facts, name):
-            facts.lacks(card, f"they hold no {name}, which task '{card.task}' needs.")
+            facts.lacks(card, f"the records hold no {name}")
     for name in card.supported_by.warns:
         if not _holds(facts, name):
             facts.note(f"Task '{card.task}': the records hold no {name}. {card.supported_by.words}".rstrip())

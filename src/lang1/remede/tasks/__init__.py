@@ -44,8 +44,20 @@ def cohort(card: Card, facts: Facts) -> Cohort:
 
 
 def _with_own(rules: list[Rule], card: Card) -> list[Rule]:
-    """The card's own rules among the task's: eligibility after the task's eligibility, what looks ahead at the end."""
+    """The card's own rules among the task's.
+
+    Eligibility stands after the task's eligibility, and a policy before the question whether the label can be known: a
+    death has no discharge home to know of.
+    """
     own = own_rules(card)
-    eligible = [rule for rule in own if rule.reads == "eligibility"]
-    at = max((number for number, rule in enumerate(rules, 1) if rule.reads == "eligibility"), default=0)
-    return [*rules[:at], *eligible, *rules[at:], *(rule for rule in own if rule.reads != "eligibility")]
+    after = max((number for number, rule in enumerate(rules, 1) if rule.reads == "eligibility"), default=0)
+    rest = rules[after:]
+    before = next((number for number, rule in enumerate(rest) if rule.reads == "observability"), len(rest))
+    return [
+        *rules[:after],
+        *(rule for rule in own if rule.reads == "eligibility"),
+        *rest[:before],
+        *(rule for rule in own if rule.reads == "policy"),
+        *rest[before:],
+        *(rule for rule in own if rule.reads == "observability"),
+    ]
