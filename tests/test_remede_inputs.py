@@ -54,6 +54,8 @@ def world(seed: int = 0, patients: int = 12) -> dict[str, Rows]:
                     more["parent_note_id"] = f"{name}/history_and_physical"
                 if rng.random() < 0.3:
                     more["signed_time"] = None
+                elif time is None:
+                    more["signed_time"] = admit  # signed, but nobody knows from when it could be read
                 tables["notes"].append(note(name, who, kind, time) | more)
     return tables
 
