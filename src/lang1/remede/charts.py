@@ -10,7 +10,7 @@ import pyarrow as pa
 from lang1.common.errors import ArtefactError
 from lang1.records.store import Records
 from lang1.remede.card import Card
-from lang1.remede.cohort import _END_OF_DAY, Facts, Rule, Unsupported, literal
+from lang1.remede.cohort import END_OF_DAY, Facts, Rule, Unsupported, literal
 from lang1.remede.inputs import Inputs
 from lang1.text.chart import Chart, header
 
@@ -54,7 +54,7 @@ def choose(connection: duckdb.DuckDBPyConnection, card: Card) -> None:
     inputs = composed(card)
     if inputs is None:
         return
-    available, signed = (_END_OF_DAY.format(t=time) for time in ("available_time", "signed_time"))
+    available, signed = (END_OF_DAY.format(t=time) for time in ("available_time", "signed_time"))
     usable = f"greatest({available}, {signed})" if card.note_signed else available
     kept = ["available_time IS NOT NULL"]
     if card.note_signed:

@@ -24,7 +24,7 @@ from lang1.records.store import Records, RecordsMeta
 from lang1.remede.card import Card
 
 # A time at midnight sharp is a bare date: the source knows the day only. As input it counts from the end of that day.
-_END_OF_DAY = "CASE WHEN {t} = date_trunc('day', {t}) THEN {t} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND ELSE {t} END"
+END_OF_DAY = "CASE WHEN {t} = date_trunc('day', {t}) THEN {t} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND ELSE {t} END"
 
 # Dispositions that say that the patient left alive; "other" and "unknown" do not.
 LIVING = tuple(name for name in DISPOSITIONS if name not in ("expired", "other", "unknown"))
@@ -170,8 +170,8 @@ def prepare(facts: Facts) -> None:
     """)
     facts.connection.execute(f"""
         CREATE TEMP TABLE first_versions AS
-        SELECT note_id, encounter_id, note_type, {_END_OF_DAY.format(t="available_time")} AS available_time,
-            {_END_OF_DAY.format(t="signed_time")} AS signed_time
+        SELECT note_id, encounter_id, note_type, {END_OF_DAY.format(t="available_time")} AS available_time,
+            {END_OF_DAY.format(t="signed_time")} AS signed_time
         FROM notes
         WHERE encounter_id IS NOT NULL AND parent_note_id IS NULL
     """)
