@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lang1.cli.parts import Config, Overrides, done, load
+from lang1.common.progress import say
 
 remede = typer.Typer(
     help="The benchmark: tasks, labels, splits, attrition. Example: `lang1 remede build ./records ./benchmark`",
@@ -17,15 +18,28 @@ remede = typer.Typer(
 
 @remede.command("build")
 def remede_build(
-    records: Annotated[Path, typer.Argument(help="Records folder.")],
-    out: Annotated[Path, typer.Argument(help="Benchmark folder to write.")],
+    records: Annotated[Path, typer.Argument(help="Records folder; with --open, the folder of open data sets.")],
+    out: Annotated[Path, typer.Argument(help="Benchmark folder to write; with --open, a folder of them.")],
     overrides: Overrides = None,
     config: Config = None,
+    open_data: Annotated[
+        bool, typer.Option("--open", help="Build from open data: Diabetes-130, the eICU demo, the MIMIC-IV demo.")
+    ] = False,
 ) -> None:
     """Label the records, split them by time and patient, and print what was left out, rule by rule.
 
-    Example: `lang1 remede build ./hospitals/riverside ./benchmark calendar=paper`
+    Example: `lang1 remede build ./hospitals/riverside ./benchmark calendar=paper`, or with open data
+    `lang1 remede build --open ./downloads ./remede-open`
     """
+    if open_data:
+        from lang1.remede.open_data import build_open
+
+        if overrides or config:
+            raise typer.BadParameter("--open takes no settings: build from the records it writes to change them.")
+        for folder in build_open(records, out):
+            remede_show(folder)
+        done(out, f"lang1 evaluate MODEL {out}/eicu ./evaluation --predictions {out}/eicu-apache")
+        return
     from lang1.remede.build import build
     from lang1.remede.settings import BuildSettings
 
@@ -45,3 +59,47 @@ def remede_show(benchmark: Annotated[Path, typer.Argument(help="Benchmark folder
 
     for line in summary_lines(Benchmark.open(benchmark)):
         print(line)
+
+
+@remede.command("card")
+def remede_card(
+    benchmark: Annotated[Path, typer.Argument(help="Benchmark folder.")],
+    out: Annotated[Path | None, typer.Argument(help="Folder to write; default beside the benchmark.")] = None,
+) -> None:
+    """Write a benchmark's datasheet: population, attrition, label rules, shares by split and group, limits.
+
+    Example: `lang1 remede card ./benchmark ./for-the-committee`
+    """
+    from lang1.remede.datasheet import write_datasheet
+
+    page, text = write_datasheet(benchmark, out or benchmark.parent / f"{benchmark.name}-datasheet")
+    say(f"Done: {page} and {text.name}.")
+
+
+@remede.command("export")
+def remede_export(
+    benchmark: Annotated[Path, typer.Argument(help="Benchmark folder.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    kind: Annotated[str, typer.Option("--format", help="meds: MEDS 0.4 labels and splits.")] = "meds",
+    predictions: Annotated[
+        Path | None, typer.Option(help="Predictions folder: write it for meds-evaluation instead.")
+    ] = None,
+) -> None:
+    """Write labels, or a model's predictions, in the schemas of MEDS.
+
+    Example: `lang1 remede export ./benchmark ./meds --format meds`
+    """
+    from lang1.common.errors import SettingsError
+
+    if kind != "meds":
+        raise SettingsError(f"--format {kind}: expected meds.")
+    if predictions is not None:
+        from lang1.evaluation.export import export_predictions_meds
+
+        export_predictions_meds(predictions, benchmark, out)
+        say(f"Done: {out}. Score it with: meds-evaluation-cli predictions_path={out}/SPLIT/TASK.parquet")
+        return
+    from lang1.remede.export import export_meds
+
+    export_meds(benchmark, out)
+    say(f"Done: {out}.")
