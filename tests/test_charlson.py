@@ -1,10 +1,8 @@
-"""The Charlson index against the printed table, written here a second time, and against pycomorb if it is there."""
+"""The Charlson index against the printed table, written here a second time."""
 
 from __future__ import annotations
 
-import csv
 import re
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -97,7 +95,7 @@ def brute_score(codes: list[tuple[str, str]], weights: str) -> int:
     return sum(WEIGHTS[weights][g] for g in groups if not any(MILDER.get(o) == g for o in groups))
 
 
-def scores(encounters: dict[str, list[tuple[str, str]]], weights: str = "1987") -> dict[str, int]:
+def scores(encounters: dict[str, list[tuple[str, str]]], weights: str = "1987", variant: str = "who") -> dict[str, int]:
     """The SQL path."""
     rows = [(name, code, version) for name, codes in encounters.items() for version, code in codes]
     connection = duckdb.connect(":memory:")
@@ -106,7 +104,7 @@ def scores(encounters: dict[str, list[tuple[str, str]]], weights: str = "1987") 
     connection.register(
         "diagnoses", pa.table(dict(zip(names, (pa.array(c, pa.string()) for c in columns), strict=True)))
     )
-    create_scores(connection, weights)  # type: ignore[arg-type]
+    create_scores(connection, weights, variant)  # type: ignore[arg-type]
     return dict(connection.execute("SELECT encounter_id, score FROM charlson_scores").fetchall())
 
 
@@ -216,24 +214,27 @@ def test_ranges_expand() -> None:
     assert normalise("ICD-9-CM", "8.45") == "00845"
 
 
-def test_prefixes_equal_pycomorb() -> None:
-    """Independent implementation: pycomorb's Quan tables, its known differences aside."""
-    pycomorb = pytest.importorskip("pycomorb")
-    folder = Path(pycomorb.__file__).parent / "common"
-    with (folder / "CHARLSON_QUAN.csv").open() as stream:
-        theirs = [row for row in csv.DictReader(stream) if row["category"] != "Age"]
-    with (folder / "CHARLSON_WEIGHTS.csv").open() as stream:
-        weights = {row["index"]: row for row in csv.DictReader(stream)}
-    assert len(theirs) == len(TEN)
-    ours = load()
-    for name, row in zip(TEN, theirs, strict=True):
-        for system, version, column in (("icd10", "ICD-10", "icd10_codes"), ("icd9", "ICD-9-CM", "icd9_codes")):
-            mine = {p for s, p, g in ours.prefixes if s == system and g == name}
-            known = set(row[column].split("|"))
-            # Theirs are inside ours, and ours inside theirs, but for what their table leaves out on purpose.
-            assert {p for p in known if len(p) > 2 and not any(p.startswith(m) for m in mine)} == set(), (name, version)
-            extra = {m for m in mine if not any(m.startswith(p) for p in known)}
-            double = {"4373", "40403", "40413", "40493"}
-            assert extra <= double | {"497", "498", "499"}, (name, version, extra)
-        assert ours.weight[name] == int(weights[row["index"]]["charlson_weights"])
-        assert load("2011").weight[name] == int(weights[row["index"]]["quan_weights"])
+@pytest.mark.parametrize(
+    ("code", "groups"),
+    [
+        ("C7A.00", {"malignancy"}),
+        ("C4A.0", {"malignancy"}),
+        ("C86.1", {"malignancy"}),
+        ("C7B.02", {"metastatic"}),
+        ("E08.9", {"diabetes"}),
+        ("E09.65", {"diabetes"}),
+        ("E08.22", {"diabetes_complicated"}),
+        ("I85.11", {"severe_liver"}),
+        ("D3A.0", set()),  # benign
+    ],
+)
+def test_us_cm_adds_codes_of_its_version_alone(code: str, groups: set[str]) -> None:
+    assert load("1987", "us_cm").groups([("ICD-10-CM", code)]) == groups
+    assert load("1987", "us_cm").groups([("ICD-10", code)]) == set()
+    assert load().groups([("ICD-10-CM", code)]) == set()
+
+
+def test_us_cm_only_adds() -> None:
+    who, us = load(), load("1987", "us_cm")
+    assert set(who.prefixes) < set(us.prefixes)
+    assert {system for system, _, _ in set(us.prefixes) - set(who.prefixes)} == {"us_cm"}
