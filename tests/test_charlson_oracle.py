@@ -1,8 +1,8 @@
 """The Charlson index against pycomorb, an implementation nobody here wrote, and against scores frozen when they agreed.
 
 pycomorb is not a dependency: its tests are skipped where it cannot be imported. ``LANG1_PYCOMORB=FOLDER`` appends a
-folder to the path (``pip install --target FOLDER pycomorb``), ``LANG1_FULL=1`` compares 100,000 random code sets instead
-of 2,000.
+folder to the path (``pip install --target FOLDER pycomorb``), ``LANG1_FULL=1`` compares 100,000 random sets of codes
+instead of 2,000.
 """
 
 from __future__ import annotations
