@@ -260,7 +260,7 @@ def dies_within_30_days(patient: Patient, anchor: str) -> dict[str, int]:
     return found
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 2**32))
 def test_labels_equal_brute_force(seed: int) -> None:
     chance = random.Random(seed)
