@@ -221,7 +221,9 @@ def new_records(
         InputError: the whole breaks a rule (``records/rules.py``).
     """
     with new_folder(out, KIND, inputs=inputs, settings=settings, overwrite=overwrite) as draft:
-        yield RecordsDraft(draft, meta)
+        records = RecordsDraft(draft, meta)
+        yield records
+        meta = records.meta  # a reader may learn while it reads through when a table is complete
         for table, schema in TABLES.items():
             if not part_files(draft.path, table):
                 write_table_part(draft.path, table, schema.empty_table(), 0)

@@ -27,7 +27,7 @@ BASELINES: dict[str, tuple[str, str, str, str]] = {
     "payer": (
         "Payer only",
         "Payer only",
-        "triangle",
+        "cross",
         "the payer at registration and nothing else: a denial model that read the note must do better",
     ),
     "note-length": (

@@ -267,6 +267,10 @@ def _put_claims(stage: Staging, base: Records, settings: X12Settings) -> None:
             "form = 'professional' AND encounter_class = 'inpatient'",
             "professional claims (837P) of inpatient stays, whose unit is the institutional claim",
         )
+    claim_id = "claim || CASE WHEN coverage_order > 1 THEN '/' || coverage_order ELSE '' END"
+    if settings.existing_claims == "keep":
+        taken = f"{claim_id} IN (SELECT claim_id FROM claims)"
+        _set_aside(stage, "billed", taken, "claims of an id that the records hold already (existing_claims: keep)")
     times = {
         # Remittances carry a day; on the day of submission they came after it.
         "submitted_time": "submitted",
@@ -276,7 +280,7 @@ def _put_claims(stage: Staging, base: Records, settings: X12Settings) -> None:
     listed = ", ".join(f"{sql if timed else 'NULL::TIMESTAMP'} AS {column}" for column, sql in times.items())
     stage.put(
         "claims",
-        f"""SELECT claim || CASE WHEN coverage_order > 1 THEN '/' || coverage_order ELSE '' END AS claim_id,
+        f"""SELECT {claim_id} AS claim_id,
             encounter_id, patient_id, payer, coverage_order, {listed}, final_status, codes AS adjustment_codes, charge,
             paid, _file, _row FROM billed""",
     )

@@ -60,6 +60,7 @@ class Remits835(TransactionSet):
         self.claim: dict[str, Any] | None = None
         self.adjusted = 0.0
         self.line_open = False
+        self.under_claim = False  # also where the claim itself could not be taken
 
     def read(self, segment: Segment) -> None:
         match segment.id:
@@ -71,16 +72,17 @@ class Remits835(TransactionSet):
                 self.payer = {"payer": segment.get(2) or None, "payer_id": segment.get(4) or None}
             case "LX" | "PLB":
                 self._close()
+                self.under_claim = False
             case "CLP":
                 self._close()
                 self._open(segment)
-            case "CAS" | "SVC" if self.claim is None:
+            case "CAS" | "SVC" if not self.under_claim:
                 self.told.left_out(f"835: {segment.id} before any claim (CLP)", segment.number)
             case _ if self.claim is not None:
                 self._detail(segment, self.claim)
 
     def _open(self, segment: Segment) -> None:
-        self.adjusted, self.line_open = 0.0, False
+        self.adjusted, self.line_open, self.under_claim = 0.0, False, True
         claim, status = segment.get(1), segment.get(2)
         if not claim or not status:
             self.told.left_out(f"835: CLP0{1 if not claim else 2} is empty", segment.number)

@@ -20,7 +20,7 @@ from lang1.records.readers.source import COMPRESSED
 Problem = Callable[[str, int], None]
 
 HEADER_BYTES = 106
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16  # of a damaged compressed file, what precedes the chunk with the damage is read
 LONGEST_SEGMENT_BYTES = 1 << 20  # segments hold some hundred characters; beyond this, separators were misread
 _BLANK = b" \t\r\n\x00\x1a"  # between segments; 1A ends files of old systems
 _WIDTHS = (2, 10, 2, 10, 2, 15, 2, 15, 6, 4, 1, 5, 9, 1, 1)
