@@ -284,7 +284,7 @@ def _create_events(stage: Staging, dataset: Dataset, settings: MedsSettings, kno
             stage.draft.counts[f"texts of {LONG_TEXT} characters and more whose code is no note's (codes.notes)"] = (
                 texts
             )
-    _count_unmapped(stage, known)
+    _count_unmapped(stage, known, settings.codes)
     stage.draft.extra["columns"] = {"encounter id": key, "end": end, "note id": note}
     stage.set_aside("events", "subject_id IS NULL", "no subject_id")
     stage.set_aside(
@@ -292,15 +292,20 @@ def _create_events(stage: Staging, dataset: Dataset, settings: MedsSettings, kno
     )
 
 
-def _count_unmapped(stage: Staging, known: Sequence[Known]) -> None:
+def _count_unmapped(stage: Staging, known: Sequence[Known], meaning: MedsCodes) -> None:
     """Count the words of the source that have no counterpart, by what they are."""
     events = dict(stage.ask("SELECT code, count(*) FROM events GROUP BY 1"))
-    words = (("admission_type", "our_type"), ("disposition", "our_disposition"), ("note_type", "our_note_type"))
-    for theirs, ours in words:
+    words = {
+        "admission_type": ("our_type", meaning.admission_types),
+        "disposition": ("our_disposition", meaning.dispositions),
+        "note_type": ("our_note_type", meaning.note_types),
+    }
+    for theirs, (ours, mapping) in words.items():
         found: dict[str, int] = {}
+        mapped = {word.lower() for word in mapping}
         for one in known:
             said = one.fields.get(theirs)
-            if said is not None and one.fields.get(ours) in ("unknown", "other") and one.code in events:
+            if said is not None and said.strip().lower() not in mapped and ours in one.fields and one.code in events:
                 word = f"{said} (taken as {one.fields[ours]})"
                 found[word] = found.get(word, 0) + events[one.code]
         if found:

@@ -1,7 +1,8 @@
 """Which codes of a MEDS dataset mean what: templates that a user can change, and what the shipped ones take.
 
-A template is a code in which ``{field}`` stands for any text, such as ``DIAGNOSIS//ICD//{version}//{code}``. It must fit the whole code; of several the first in the list counts. The shipped templates are those of the MEDS
-extraction of MIMIC-IV (PyPI mimic-iv-meds 0.2), of OMOP (``Visit/IP``, ``ICD10CM/I50.9`` with an ``end`` column) and
+A template is a code in which ``{field}`` stands for any text, such as ``DIAGNOSIS//ICD//{version}//{code}``. It must
+fit the whole code; of several the first counts. The shipped templates are those of the MEDS extraction of MIMIC-IV
+ (PyPI mimic-iv-meds 0.2), of OMOP (``Visit/IP``, ``ICD10CM/I50.9`` with an ``end`` column) and
 of the MEDS test data.
 """
 
