@@ -1,8 +1,8 @@
 """The sections of a clinical note, found by rules about its headings.
 
 A heading stands at the start of a line: known words before a colon (``Hospital Course: treated …``), any short words
-before a colon at the end of the line, or a line in capitals. Known headings get one name for all their spellings; others
-are ``other``. What stands before the first heading is ``start``.
+before a colon at the end of the line, or a line in capitals. Known headings get one name for all their spellings, other
+headings are ``other``. What stands before the first heading is ``start``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ HEADINGS: dict[str, str] = {
     "physical_exam": r"(physical )?exam(ination)?|physical|pe|admission (physical )?exam(ination)?",
     "vital_signs": r"vitals?( signs)?",
     "results": r"(pertinent )?results|labs?|laborator(y|ies)( data)?|imaging|studies|micro(biology)?",
-    "hospital_course": r"(brief |summary of )?(hospital )?course( by (problem|system))?|course (in|of) (the )?hospital(ization)?",
+    "hospital_course": r"(brief |summary of )?(hospital )?course( by (problem|system))?"
+    r"|course (in|of) (the )?hospital(ization)?",
     "discharge_medications": r"(discharge medic(ations?|ines?)|medic(ations?|ines?) (on|at) discharge)( list)?",
     "medications": r"((home|admission|current|outpatient) )?medic(ations?|ines?)( on admission)?|meds",
     "discharge_disposition": r"discharge disposition|disposition (at|on) discharge|discharged to",
     "discharge_condition": r"(discharge condition|condition (at|on) discharge)",
     "discharge_diagnosis": r"(discharge|final|principal|primary|secondary) diagnos[ei]s",
-    "discharge_codes": r"(final |discharge |billing )?(diagnosis |diagnostic |icd(-?(9|10))?(-cm)? )+codes?( assigned)?",
+    "discharge_codes": r"(final |discharge |billing )?(diagnosis |diagnostic |icd(-?(9|10))?(-cm)? )+"
+    r"codes?( assigned)?",
     "discharge_instructions": r"(discharge |patient )?instructions",
     "discharge_date": r"(date of discharge|discharge date|discharged on)",
     "admission_date": r"(date of admission|admission date|admitted on)",
@@ -40,14 +42,17 @@ HEADINGS: dict[str, str] = {
     "follow_up": r"follow[- ]?up( (plan|appointments?|instructions))?|appointments",
     "assessment_and_plan": r"assessment( (and|&|/) plan)?|impression|plan|a ?(/|&) ?p",
     "procedures": r"(major )?(surgical or invasive )?procedures?( performed)?|operations?",
-    "utilization_review": r"utili[sz]ation (review|management)|um (note|review)|case management( note)?|level of care review",
-    "payer_correspondence": r"(payer|insur(er|ance)) (letter|correspondence|decision|response)|letter of the (payer|insurer)"
-    r"|denial( letter| reason)?|appeal( letter)?|peer[- ]to[- ]peer( review)?|remittance( advice)?",
+    "utilization_review": r"utili[sz]ation (review|management)|um (note|review)|case management( note)?"
+    r"|level of care review",
+    "payer_correspondence": r"(payer|insur(er|ance)) (letter|correspondence|decision|response)"
+    r"|letter of the (payer|insurer)|denial( letter| reason)?|appeal( letter)?"
+    r"|peer[- ]to[- ]peer( review)?|remittance( advice)?",
     "addendum": r"addend(um|a)|late entry|amendment|correction",
 }
 _KNOWN = [(name, re.compile(pattern)) for name, pattern in HEADINGS.items()]
 _HEADING = re.compile(
-    r"^[ \t]*(?:(?P<before>[A-Za-z][A-Za-z0-9 &/'()-]{0,48}?)[ \t]*:(?P<alone>[ \t]*$)?|(?P<capitals>[A-Z][A-Z &/'()-]{2,48})[ \t.]*$)",
+    r"^[ \t]*(?:(?P<before>[A-Za-z][A-Za-z0-9 &/'()-]{0,48}?)[ \t]*:(?P<alone>[ \t]*$)?"
+    r"|(?P<capitals>[A-Z][A-Z &/'()-]{2,48})[ \t.]*$)",
     re.MULTILINE,
 )
 

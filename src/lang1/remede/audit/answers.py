@@ -1,4 +1,4 @@
-"""The answer in the text: detectors of phrases, numbers, sections, codes and dates, each judged by how well it tells."""
+"""The answer in the text: detectors of phrases, numbers, sections, codes and dates, judged by how well each tells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from lang1.remede.audit.detectors import Detector, dates, load
 from lang1.remede.audit.effects import area_loss, corrected, difference_low, hit_auroc, share
-from lang1.remede.audit.finding import Finding, first, told
+from lang1.remede.audit.finding import Finding, first, graded, told
 from lang1.remede.audit.material import Material, TaskRows
 from lang1.remede.audit.textmodel import text_scores
 from lang1.reporting.numbers import fixed, percent, plural, signed
@@ -80,7 +80,7 @@ def _detector(material: Material, task: _Task, name: str, detector: Detector, of
         figures |= found.figures("share")
         bad = found.low > limit["value"]
         share_of = f"{plural(int(hit.sum()), 'note')} of {len(hit):,} hold {detector.words}"
-    verdict = "fail" if bad and int(hit.sum()) >= LEAST_HITS else "warn"
+    verdict = graded(bad and int(hit.sum()) >= LEAST_HITS, "fail", "warn")
     ids = first([str(rows.ids[place]) for place in hits])
     numbers = (22,) if rows.card.rule_name == "insurance_denial" else (1,)
     numbers = (2,) if name == "late_text" else numbers
@@ -157,8 +157,11 @@ def _codes(material: Material, task: _Task) -> Finding | None:
         task.masked.setdefault(place, []).extend(spans)
     limit = material.threshold("own_codes", rows.task)
     found_share = share(len(hits), len(rows.ids), material.settings.confidence)
-    verdict = "fail" if found_share.low > limit.value and len(hits) >= LEAST_HITS else "warn"
-    said = f"{plural(len(hits), 'note')} of {len(rows.ids):,} list diagnosis codes of their own stay, which are assigned after it."
+    verdict = graded(found_share.low > limit.value and len(hits) >= LEAST_HITS, "fail", "warn")
+    said = (
+        f"{plural(len(hits), 'note')} of {len(rows.ids):,} list diagnosis codes of their own stay, which are assigned "
+        "after it."
+    )
     ids = first([str(rows.ids[p]) for p in hits])
     figures = found_share.figures("share") | {"detector": "own_codes", "hits": len(hits)}
     told_limit = told("own_codes", limit)
@@ -181,7 +184,10 @@ def _masking(material: Material, task: _Task, asked: Mapping[str, Detector]) -> 
     numbers = (22,) if rows.card.rule_name == "insurance_denial" else (1,)
     if len(task.masked) < LEAST_HITS:
         few = f" (only {plural(len(task.masked), 'note')} hit)" if task.masked else ""
-        said = f"None of {plural(len(asked) + 1, 'detector')} of the answer hits the text of {plural(len(rows.ids), 'note')}{few}."
+        said = (
+            f"None of {plural(len(asked) + 1, 'detector')} of the answer hits the text of "
+            f"{plural(len(rows.ids), 'note')}{few}."
+        )
         return Finding(TEXT, numbers, rows.task, "pass", said, len(task.masked), (), {"notes": len(rows.ids)})
     classes = rows.classes(material.settings.least_cases)
     if not classes:
@@ -198,7 +204,7 @@ def _masking(material: Material, task: _Task, asked: Mapping[str, Detector]) -> 
         for c in classes
     }
     c, worst = max(losses.items(), key=lambda pair: pair[1].low)
-    verdict = "fail" if worst.low > limit.value else "pass"
+    verdict = graded(worst.low > limit.value, "fail", "pass")
     said = (
         f"With the hits cut out of {plural(len(task.masked), 'note')}, the AUROC of a text model for "
         f"'{rows.card.options[c]}' changes by {signed(-worst.value)}."
@@ -231,7 +237,7 @@ def _outcome_dates(material: Material, task: _Task) -> Finding:
     material.connection.unregister("asked")
     hits: Spans = {}
     future, pairs = 0, []
-    apart = {}  # days from the question to its outcome dates, counted over all rows
+    apart: dict[int, int] = {}  # days from the question to its outcome dates, counted over all rows
     for asked_on, days in ahead.values():
         for day in days:
             apart[(day - asked_on).days] = apart.get((day - asked_on).days, 0) + 1
@@ -253,15 +259,17 @@ def _outcome_dates(material: Material, task: _Task) -> Finding:
     ids = first([str(rows.ids[p]) for p in hits])
     if bad:
         said = (
-            f"{plural(len(hits), 'note')} of {asked:,} hold the very date of a discharge, death or return that lies ahead "
+            f"{plural(len(hits), 'note')} of {asked:,} hold the very date of a discharge, death or return that lies "
+            "ahead "
             f"({percent(found_share.value)}; {percent(by_chance)} would by chance)."
         )
     else:
         said = (
-            f"{plural(future, 'note')} of {asked:,} hold a date after the question; {len(hits)} of them that of a discharge, "
+            f"{plural(future, 'note')} of {asked:,} hold a date after the question; {len(hits)} of them that of a "
+            "discharge, "
             f"death or return ({fixed(100 * by_chance, 1)} % would by chance)."
         )
-    verdict = "fail" if bad else "warn" if hits else "pass"
+    verdict = graded(bad, "fail", graded(bool(hits), "warn", "pass"))
     excerpts = _excerpts(material, task, hits)
     told_limit = told("outcome_dates", limit)
     return Finding(DATES, (1,), rows.task, verdict, said, len(hits), ids, figures, told_limit, excerpts)

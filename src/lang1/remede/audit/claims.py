@@ -1,4 +1,4 @@
-"""Sources of denial leaks: types of note that are written for the payer, and notes from after the payer's first answer."""
+"""Sources of denial leaks: notes that are written for the payer, and notes from after the payer's first answer."""
 
 from __future__ import annotations
 

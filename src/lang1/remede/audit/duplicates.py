@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from lang1.remede.audit.effects import Ints, share
-from lang1.remede.audit.finding import Finding, first, told
+from lang1.remede.audit.finding import Finding, first, graded, told
 from lang1.remede.audit.material import Material
 from lang1.remede.audit.words import Words
 from lang1.reporting.numbers import percent, plural
@@ -24,7 +25,7 @@ MOST_RUNS = 30_000_000
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of notes with shared rare runs: rows of the two notes, shared runs, share of the shorter note's rare runs."""
+    """Pairs of notes: rows of the two, rare runs that they share, and the share of the shorter one's rare runs."""
 
     one: Ints
     two: Ints
@@ -115,11 +116,17 @@ def check(material: Material) -> list[Finding]:
     sample = f" (of {total:,}, sampled)" if len(notes) < total else ""
     ids = first([f"{notes[a][5]} = {notes[b][5]}" for a, b in zip(one, two, strict=True)])
     if len(held_notes):
-        verdict = "fail" if of.low > limit.value else "warn"
-        said = f"{plural(len(held_notes), 'held-out note')} ({percent(of.value)}) repeat the text of a training patient's note."
+        verdict = graded(of.low > limit.value, "fail", "warn")
+        said = (
+            f"{plural(len(held_notes), 'held-out note')} ({percent(of.value)}) repeat the text of a training patient's "
+            "note."
+        )
     else:
         verdict = "pass"
-        said = f"No held-out note repeats another patient's training note; {plural(len(notes), 'note')}{sample} were compared beyond their templates."
+        said = (
+            f"No held-out note repeats another patient's training note; {plural(len(notes), 'note')}{sample} were "
+            "compared beyond their templates."
+        )
     findings = [
         Finding(DUPLICATES, (6,), None, verdict, said, len(held_notes), ids, figures, told("copied_share", limit))
     ]
@@ -129,20 +136,21 @@ def check(material: Material) -> list[Finding]:
     return [*findings, _aliases(material, sorted(text_pairs))]
 
 
-def _affordable(material: Material, notes: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+def _affordable(material: Material, notes: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """All notes, or whole patients by the order of their hash until the bounds of the settings are reached."""
     settings = material.settings
     ((letters,),) = material.sql(
-        "SELECT coalesce(avg(length(text)), 1) FROM (SELECT text FROM notes SEMI JOIN inputs USING (note_id) LIMIT 2000)"
+        "SELECT coalesce(avg(length(text)), 1) FROM "
+        "(SELECT text FROM notes SEMI JOIN inputs USING (note_id) ORDER BY md5(note_id) LIMIT 2000)"
     )
     most = int(min(settings.most_notes, 10 * settings.most_characters / max(float(letters), 1)))
     if len(notes) <= most:
         return notes
     # Held-out notes first: a copy needs one of them, and there are fewer.
-    ordered = sorted(notes, key=lambda row: (not row[4], (int(str(row[2])) * 0x9E3779B97F4A7C15) % 2**64, str(row[0])))
-    half = sorted(ordered[: most // 2], key=lambda row: str(row[0]))
+    ordered = sorted(notes, key=lambda row: (not row[4], row[2] * 0x9E3779B97F4A7C15 % 2**64, row[0]))
+    half = sorted(ordered[: most // 2], key=lambda row: row[0])
     train = [row for row in ordered[most // 2 :] if row[3]][: most - len(half)]
-    return sorted([*half, *train], key=lambda row: str(row[0]))
+    return sorted([*half, *train], key=lambda row: row[0])
 
 
 def _texts(material: Material, notes: list[str]) -> list[str]:
@@ -156,7 +164,7 @@ def _aliases(material: Material, text_pairs: list[tuple[str, ...]]) -> Finding:
     """Patients of one sex and year of birth whose stays have the same times, or whose notes repeat each other."""
     table = pa.table({"one": [p[0] for p in text_pairs], "two": [p[1] for p in text_pairs]}, schema=_PAIR)
     material.connection.register("alike", table)
-    # The same day of admission and discharge is chance in a large hospital; the same minutes are not, nor two such stays.
+    # The same days of admission and discharge are chance in a large hospital; the same minutes, or two such stays, not.
     found = material.sql("""
         WITH stays AS (
             SELECT e.patient_id, e.admit_time, e.discharge_time, p.sex, p.birth_year,
@@ -186,8 +194,11 @@ def _aliases(material: Material, text_pairs: list[tuple[str, ...]]) -> Finding:
     ids = first([f"{one} = {two}" for one, two in found])
     figures = of.figures("share") | {"pairs": len(found), "held_out_patients": held}
     if found:
-        verdict = "fail" if of.low > limit.value else "warn"
-        said = f"{plural(len(found), 'held-out patient')} look like a training patient under another id (same sex and year of birth, and the same stay or text)."
+        verdict = graded(of.low > limit.value, "fail", "warn")
+        said = (
+            f"{plural(len(found), 'held-out patient')} look like a training patient under another id (same sex and "
+            "year of birth, and the same stay or text)."
+        )
     else:
         verdict, said = "pass", "No held-out patient looks like a training patient under another id."
     return Finding(ALIASES, (6,), None, verdict, said, len(found), ids, figures, told("alias_share", limit))

@@ -79,7 +79,7 @@ def hit_auroc(hits: npt.ArrayLike, of: npt.ArrayLike, other_hits: npt.ArrayLike,
 
 
 def rate_ratio(rows: int, days: float, other_rows: int, other_days: float, level: float) -> Estimate:
-    """Ratio of two Poisson rates, exact given the total of both (Przyborowski and Wilenski, Biometrika 1940;31:313-23)."""
+    """Ratio of two Poisson rates, exact given the total of both (Przyborowski, Wilenski 1940)."""
     total = rows + other_rows
     if other_rows == 0:
         return Estimate(float("nan"), 0.0, math.inf)
@@ -92,14 +92,13 @@ def rate_ratio(rows: int, days: float, other_rows: int, other_days: float, level
 
 
 def share_ratio(hits: int, of: int, other_hits: int, other_of: int, level: float) -> Estimate:
-    """Ratio of two shares with a log-normal interval, half a case added where there is none (Katz, Biometrics 1978)."""
+    """Ratio of two shares, bounded by the bounds of their exact intervals: on the safe side where counts are small."""
     if not of or not other_of:
         return Estimate(float("nan"), 0.0, math.inf)
-    a, b = (hits, other_hits) if hits and other_hits else (hits + 0.5, other_hits + 0.5)
-    n, m = (of, other_of) if hits and other_hits else (of + 0.5, other_of + 0.5)
-    ratio = (a / n) / (b / m)
-    half = normal_quantile(level) * math.sqrt(max(1 / a - 1 / n + 1 / b - 1 / m, 0.0))
-    return Estimate(ratio, ratio * math.exp(-half), ratio * math.exp(half))
+    low, other_low = exact_low([hits, other_hits], [of, other_of], level)
+    high, other_high = 1 - exact_low([of - hits, other_of - other_hits], [of, other_of], level)
+    value = hits / of / (other_hits / other_of) if other_hits else float("nan")
+    return Estimate(value, float(low / other_high), float(high / other_low) if other_low > 0 else math.inf)
 
 
 def area(case: npt.ArrayLike, scores: npt.ArrayLike, patients: npt.ArrayLike, level: float, resamples: int) -> Estimate:

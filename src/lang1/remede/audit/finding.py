@@ -50,6 +50,11 @@ class Finding:
         return {key: _plain(value) for key, value in asdict(self).items()}
 
 
+def graded(beyond: bool, then: Verdict, otherwise: Verdict) -> Verdict:
+    """One verdict where something lies beyond its threshold, another where it does not."""
+    return then if beyond else otherwise
+
+
 def told(name: str, threshold: Threshold) -> dict[str, Any]:
     """A threshold as a finding shows it."""
     return {"name": name, "value": threshold.value, "reason": threshold.reason}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 
 from lang1.remede.audit.effects import share
-from lang1.remede.audit.finding import Finding, first, told
+from lang1.remede.audit.finding import Finding, first, graded, told
 from lang1.remede.audit.material import Material, TaskRows
 from lang1.remede.audit.shortcuts import judge
 from lang1.remede.audit.textmodel import value_scores
@@ -25,13 +26,8 @@ BY_SECTION = 2_000  # notes of which sections are counted
 
 
 def check(material: Material) -> list[Finding]:
-    """One finding a type of note."""
-    findings, seen = [], set()
-    for rows in material.tasks.values():
-        if rows.card.note_type not in seen:
-            seen.add(rows.card.note_type)
-        findings.append(_task(material, rows))
-    return findings
+    """One finding a task."""
+    return [_task(material, rows) for rows in material.tasks.values()]
 
 
 def _task(material: Material, rows: TaskRows) -> Finding:
@@ -44,19 +40,25 @@ def _task(material: Material, rows: TaskRows) -> Finding:
         return Finding(GUARD, (17,), rows.task, "pass", said, 0, (), {"notes": len(texts)})
     of = share(int(masks.sum()), int(max(words.sum(), masks.sum())), material.settings.confidence)
     limit, knows = material.threshold("masked_words", rows.task), material.threshold("masked_auroc", rows.task)
-    figures = of.figures("share_of_words") | {"notes_with_masks": int((masks > 0).sum()), "notes": len(texts)}
+    figures: dict[str, Any] = of.figures("share_of_words") | {
+        "notes_with_masks": int((masks > 0).sum()),
+        "notes": len(texts),
+    }
     figures["masks_by_section"] = _by_section(texts[:BY_SECTION])
     ids = first([str(name) for name in rows.ids[masks > 0]])
-    if rows.classes(material.settings.least_cases):
+    if rows.classes_of_all(material.settings.least_cases):
         alone = judge(material, rows, value_scores(rows, masks / words), 1)
         figures |= alone.area.figures("auroc")
         if alone.area.low > knows.value:
-            said = f"The share of masked words alone tells '{alone.option}' with AUROC {fixed(alone.area.value)}: masking follows the outcome."
+            said = (
+                f"The share of masked words alone tells '{alone.option}' with AUROC {fixed(alone.area.value)}: masking "
+                "follows the outcome."
+            )
             return Finding(
                 GUARD, (17,), rows.task, "fail", said, int((masks > 0).sum()), ids, figures, told("masked_auroc", knows)
             )
     said = f"{percent(of.value)} of the words of the notes are masked by de-identification."
-    verdict = "warn" if of.low > limit.value else "pass"
+    verdict = graded(of.low > limit.value, "warn", "pass")
     return Finding(
         GUARD, (17,), rows.task, verdict, said, int((masks > 0).sum()), ids, figures, told("masked_words", limit)
     )

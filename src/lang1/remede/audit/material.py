@@ -1,4 +1,4 @@
-"""What the guards look at: the benchmark's tables as they lie in the folder, and a sample with text and registration data.
+"""What the guards look at: the benchmark's tables as they lie in the folder, and a sample with text and metadata.
 
 The folder is read without the promises that ``Benchmark.open`` asks, since a benchmark that breaks them is to be
 reported, not refused.
@@ -70,8 +70,14 @@ class TaskRows:
 
     def classes(self, least: int) -> list[int]:
         """Classes with enough cases and others among train and held-out rows; of two classes the second alone."""
-        asked = [1] if self.card.classes == 2 else list(range(self.card.classes))
-        return [c for c in asked if all(_enough(self.labels[side] == c, least) for side in (self.train, self.held))]
+        return [c for c in self._asked() if all(_enough(self.labels[s] == c, least) for s in (self.train, self.held))]
+
+    def classes_of_all(self, least: int) -> list[int]:
+        """Classes with twice as many cases and others among all rows, for models that are fitted across them."""
+        return [c for c in self._asked() if _enough(self.labels == c, 2 * least)]
+
+    def _asked(self) -> list[int]:
+        return [1] if self.card.classes == 2 else list(range(self.card.classes))
 
 
 def _enough(case: npt.NDArray[np.bool_], least: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,7 +30,10 @@ def _censored(material: Material, task: str) -> Finding:
         return Finding(GUARD, (8,), task, "not_applicable", said)
     first_table = card.censoring.tables[0]
     if first_table not in declared:
-        said = f"The records do not declare through when '{first_table}' is complete, so outcomes may be unseen and counted as none."
+        said = (
+            f"The records do not declare through when '{first_table}' is complete, so outcomes may be unseen and "
+            "counted as none."
+        )
         return Finding(GUARD, (8,), task, "warn", said)
     limits = {table: declared[table].through for table in card.censoring.tables if table in declared}
     vital = material.records.meta.vital_status.through
@@ -46,18 +50,27 @@ def _censored(material: Material, task: str) -> Finding:
     if late:
         counts = {card.options[c]: sum(label == c for _, label in late) for c in range(card.classes)}
         figures["by_label"] = counts
-        said = f"{plural(len(late), 'example')} were asked whose outcome was not wholly inside the complete data (through {through:%Y-%m-%d})."
+        said = (
+            f"{plural(len(late), 'example')} were asked whose outcome was not wholly inside the complete data (through "
+            f"{through:%Y-%m-%d})."
+        )
         return Finding(GUARD, (8,), task, "fail", said, len(late), first([str(name) for name, _ in late]), figures)
     # An admission-anchored task without an observation time keeps the short stays of the last weeks and loses the long.
     if card.censoring.anchor == "admission" and (card.horizon_days or days) < 14 and _open_at_end(material, through):
-        said = f"Stays admitted up to {days} days before the end of the data count, so that of the last ones only the short are in."
+        said = (
+            f"Stays admitted up to {days} days before the end of the data count, so that of the last ones only the "
+            "short are in."
+        )
         return Finding(GUARD, (8,), task, "fail", said, 0, (), figures)
-    said = f"Every example lies with its observation of {days} days inside the complete data (through {through:%Y-%m-%d}), whatever happened."
+    said = (
+        f"Every example lies with its observation of {days} days inside the complete data (through "
+        f"{through:%Y-%m-%d}), whatever happened."
+    )
     return Finding(GUARD, (8,), task, "pass", said, 0, (), figures)
 
 
 def _open_at_end(material: Material, through: datetime) -> bool:
-    """Whether stays of the last days would be cut off: they do last longer than the observation time, in these records."""
+    """Whether stays last long enough, in these records, that those of the last days would be cut off."""
     ((longest,),) = material.sql(f"""
         SELECT quantile_cont(date_diff('hour', admit_time, discharge_time), 0.95) FROM encounters
         WHERE encounter_class = 'inpatient' AND discharge_time <= TIMESTAMP '{through}'""")
@@ -71,13 +84,16 @@ def _left_out(material: Material, task: str) -> list[Finding]:
     table = pq.read_table(material.folder.path / LEFT_OUT)
     rules = dict(zip(table["rule"].to_pylist(), table["order"].to_pylist(), strict=True)) if table.num_rows else {}
     findings = []
-    for before, row in zip(ledger, ledger[1:], strict=False):
+    for before, row in itertools.pairwise(ledger):
         if not _unobserved(row) or before["rows"] == row["rows"]:
             continue
         gone = before["rows"] - row["rows"]
         found = share(gone, before["rows"], material.settings.confidence)
         if found.low > limit.value:
-            said = f"{gone:,} of {before['rows']:,} eligible stays ({percent(found.value)}) have no label under '{row['rule']}'; those that stay are a selection."
+            said = (
+                f"{gone:,} of {before['rows']:,} eligible stays ({percent(found.value)}) have no label under "
+                f"'{row['rule']}'; those that stay are a selection."
+            )
             figures = found.figures("share") | {"rule": row["rule"], "named_in_left_out": row["rule"] in rules}
             findings.append(
                 Finding(GUARD, (8, 9), task, "warn", said, gone, (), figures, told("left_unobserved", limit))

@@ -1,4 +1,4 @@
-"""Single phrases that tell the outcome: every run of one to three words is tried alone, on train and on held-out notes."""
+"""Single phrases that tell the outcome: every run of one to three words, tried alone on train and held-out notes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Grams:
 
 def check(material: Material) -> list[Finding]:
     """One finding a task."""
-    place, words = material.words
+    place, _ = material.words
     grams = _grams(material)
     return [
         _judge(material, rows, np.array([place[i] for i in rows.inputs]), grams) for rows in material.tasks.values()
@@ -62,15 +62,17 @@ def _grams(material: Material) -> _Grams:
         start.append(places[new][kept])
         length.append(np.full(int(kept.sum()), n))
         total += int(kept.sum())
-    return _Grams(*(np.concatenate(part) for part in (phrase, text, length, start)), texts=len(words.ends))
+    return _Grams(
+        np.concatenate(phrase), np.concatenate(text), np.concatenate(length), np.concatenate(start), len(words.ends)
+    )
 
 
 def _judge(material: Material, rows: TaskRows, row_text: Ints, grams: _Grams) -> Finding:
     settings, task = material.settings, rows.task
     classes = rows.classes(settings.least_cases)
     if not classes or not len(grams.length):
-        words = "Too few cases in train or held-out notes to try phrases alone."
-        return Finding(GUARD, (1,), task, "not_applicable", words)
+        said = "Too few cases in train or held-out notes to try phrases alone."
+        return Finding(GUARD, (1,), task, "not_applicable", said)
     area, odds = material.threshold("phrase_auroc", task), material.threshold("deciding_odds", task)
     decides = material.threshold("deciding_share", task)
     allowed = {" ".join(p.lower().split()) for p in settings.allowed_phrases.get(task, ())}
@@ -105,11 +107,11 @@ def _judge(material: Material, rows: TaskRows, row_text: Ints, grams: _Grams) ->
         ],
     }
     if not bad:
-        words_said = (
+        said = (
             f"{tried:,} phrases were tried alone; none tells the outcome by itself on both train and held-out notes"
             + (f" (strongest: AUROC {fixed(best[1])})." if best[0] else ".")
         )
-        return Finding(GUARD, (1,), task, "pass", words_said, 0, (), figures, told("phrase_auroc", area))
+        return Finding(GUARD, (1,), task, "pass", said, 0, (), figures, told("phrase_auroc", area))
     name, c, value, ppv = bad[0]
     said = (
         f'{plural(len(bad), "phrase")} tell the outcome alone: of the held-out notes with "{name}", {percent(ppv)} are '

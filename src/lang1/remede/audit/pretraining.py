@@ -8,7 +8,7 @@ import numpy as np
 
 from lang1.common.artefact import Folder
 from lang1.common.identity import read_patient_hashes
-from lang1.remede.audit.finding import Finding
+from lang1.remede.audit.finding import Finding, graded
 from lang1.remede.audit.material import Material
 from lang1.reporting.numbers import plural
 
@@ -31,7 +31,7 @@ def _one(material: Material, folder: Folder) -> Finding:
     figures = {"patients_inside": len(inside), "patients_held_out": len(held), "cut": folder.manifest.extra.get("cut")}
     if not len(inside):
         said = f"The {kind} '{name}' says of no patient that it holds their text."
-        return Finding(GUARD, (7,), None, "warn" if kind == "model" else "pass", said, 0, (), figures)
+        return Finding(GUARD, (7,), None, graded(kind == "model", "warn", "pass"), said, 0, (), figures)
     shared = np.intersect1d(inside, held)
     if len(shared):
         said = f"The {kind} '{name}' holds text of {plural(len(shared), 'patient')} who are held out."

@@ -24,7 +24,7 @@ from lang1.common.errors import Lang1Error
 from lang1.records.rules import ALL_TABLES
 from lang1.records.store import CompleteThrough, Records, RecordsMeta, new_records
 from lang1.remede.audit.effects import share
-from lang1.remede.audit.finding import Finding, first, told
+from lang1.remede.audit.finding import Finding, first, graded, told
 from lang1.remede.audit.material import INPUTS, Material
 from lang1.remede.benchmark import EXAMPLES, LEFT_OUT
 from lang1.remede.build import build
@@ -57,7 +57,8 @@ TURNED = _Future(11, "expired", ("C78.00", "K70.40", "I50.9", "E11.21", "B20"), 
 # before every id. Rows of another encounter are left out where times are true within one encounter only.
 _TRUNCATED = {
     "patients": """
-        SELECT p.* REPLACE (k || p.patient_id AS patient_id, CASE WHEN p.death_time <= t THEN p.death_time END AS death_time,
+        SELECT p.* REPLACE (k || p.patient_id AS patient_id,
+            CASE WHEN p.death_time <= t THEN p.death_time END AS death_time,
             CASE WHEN p.death_time <= t THEN p.death_source END AS death_source)
         FROM chosen JOIN patients p USING (patient_id)""",
     "encounters": """
@@ -65,7 +66,8 @@ _TRUNCATED = {
             CASE WHEN e.discharge_time <= t THEN e.discharge_time END AS discharge_time,
             CASE WHEN e.discharge_time <= t THEN e.disposition END AS disposition)
         FROM chosen c JOIN encounters e ON e.patient_id = c.patient_id
-        WHERE (e.admit_time <= t OR e.encounter_id = c.encounter_id) AND (NOT apart OR e.encounter_id = c.encounter_id)""",
+        WHERE (e.admit_time <= t OR e.encounter_id = c.encounter_id)
+            AND (NOT apart OR e.encounter_id = c.encounter_id)""",
     "notes": """
         SELECT n.* REPLACE (k || n.note_id AS note_id, k || n.parent_note_id AS parent_note_id,
             k || n.patient_id AS patient_id, k || n.encounter_id AS encounter_id)
@@ -74,7 +76,8 @@ _TRUNCATED = {
             AND coalesce(n.created_time <= t, true) AND coalesce(n.signed_time <= t, true)""",
     "diagnoses": """
         SELECT d.* REPLACE (k || d.encounter_id AS encounter_id, k || d.patient_id AS patient_id)
-        FROM chosen c JOIN diagnoses d ON d.patient_id = c.patient_id JOIN encounters e ON e.encounter_id = d.encounter_id
+        FROM chosen c JOIN diagnoses d ON d.patient_id = c.patient_id
+        JOIN encounters e ON e.encounter_id = d.encounter_id
         WHERE e.discharge_time <= t AND (NOT apart OR e.encounter_id = c.encounter_id)""",
     "claims": """
         SELECT m.* REPLACE (k || m.claim_id AS claim_id, k || m.encounter_id AS encounter_id,
@@ -220,10 +223,11 @@ def _tables(material: Material, future: _Future) -> dict[str, pa.Table]:
     connection.execute(f"""
         UPDATE cut_encounters SET discharge_time = f.ends, disposition = {literal(future.disposition)}
         FROM futures f WHERE cut_encounters.encounter_id = f.new_encounter AND f.was_open""")
+    codes = ", ".join(map(literal, future.codes))
     connection.execute(f"""
         INSERT INTO cut_diagnoses (encounter_id, patient_id, code, code_version, position)
         SELECT new_encounter, new_patient, code, 'ICD-10-CM', position FROM futures,
-            (SELECT unnest([{", ".join(map(literal, future.codes))}]) AS code, generate_subscripts([{", ".join(map(literal, future.codes))}], 1) AS position)
+            (SELECT unnest([{codes}]) AS code, generate_subscripts([{codes}], 1) AS position)
         WHERE new_encounter NOT IN (SELECT encounter_id FROM cut_diagnoses)""")
     connection.execute(f"""
         INSERT INTO cut_claims (claim_id, encounter_id, patient_id, coverage_order, submitted_time, first_remit_time,
@@ -245,9 +249,10 @@ def _tables(material: Material, future: _Future) -> dict[str, pa.Table]:
         connection.execute(f"""
             INSERT INTO cut_notes (note_id, patient_id, encounter_id, note_type, created_time, signed_time,
                 available_time, text)
-            SELECT new_encounter || '/' || later, new_patient, new_encounter, CASE task {types} END, later_on, later_on, later_on,
-                'Written after the question: the outcome is known.'
-            FROM futures, LATERAL (SELECT unnest([1, 2]) AS later), LATERAL (SELECT t + INTERVAL 1 DAY * later AS later_on)""")
+            SELECT new_encounter || '/' || later, new_patient, new_encounter, CASE task {types} END, later_on,
+                later_on, later_on, 'Written after the question: the outcome is known.'
+            FROM futures, LATERAL (SELECT unnest([1, 2]) AS later),
+                LATERAL (SELECT t + INTERVAL 1 DAY * later AS later_on)""")
     for name in _TRUNCATED:
         key = {"patients": "patient_id", "encounters": "encounter_id", "notes": "note_id", "claims": "claim_id"}.get(
             name
@@ -274,7 +279,7 @@ def _current(material: Material) -> dict[Key, Read]:
 
 
 def _read(benchmark: Path, records: Path) -> _Rebuilt:
-    """What each example of a rebuilt benchmark shows, ids of notes without their number; and why others are not asked."""
+    """What each example of a rebuilt benchmark shows, ids of notes without their number; why others are not asked."""
     from lang1.remede.benchmark import Benchmark
 
     opened = Benchmark.open(benchmark)
@@ -329,19 +334,28 @@ def _compare(material: Material, task: str, asked: dict[Key, Read], quiet: _Rebu
     findings = []
     figures = {"rebuilt": len(asked), "differ": len(other), "not_asked_again": len(gone), "left_out_by": why}
     if other:
-        said = f"{plural(len(other), 'example')} of {len(asked)} read otherwise once everything after the question is deleted."
+        said = (
+            f"{plural(len(other), 'example')} of {len(asked)} read otherwise once everything after the question is "
+            "deleted."
+        )
         findings.append(
             Finding(TRUNCATION, (2, 4), task, "fail", said, len(other), first([example[k] for k in other]), figures)
         )
     else:
-        said = f"With everything after the question deleted, {len(asked) - len(gone)} of {len(asked)} examples read the same, byte by byte."
+        said = (
+            f"With everything after the question deleted, {len(asked) - len(gone)} of {len(asked)} examples read the "
+            "same, byte by byte."
+        )
         findings.append(Finding(TRUNCATION, (2, 4), task, "pass", said, 0, (), figures))
     if len(gone) == len(asked):
         said = f"No example is asked once the future is another one ({'; '.join(why)}), so this could not be checked."
         findings.append(Finding(ELIGIBILITY, (9,), task, "warn", said, len(gone), (), figures))
     elif gone:
-        verdict = "fail" if lost.low > limit.value else "warn"
-        said = f"{plural(len(gone), 'example')} of {len(asked)} are no longer asked once the future is another one: {'; '.join(why)}."
+        verdict = graded(lost.low > limit.value, "fail", "warn")
+        said = (
+            f"{plural(len(gone), 'example')} of {len(asked)} are no longer asked once the future is another one: "
+            f"{'; '.join(why)}."
+        )
         ids = first([example[k] for k in gone])
         findings.append(
             Finding(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import lang1
 from lang1.common.artefact import new_folder
 from lang1.common.errors import Lang1Error
 from lang1.common.progress import Meter
@@ -27,11 +28,12 @@ from lang1.remede.audit import (
 )
 from lang1.remede.audit.finding import AuditReport, Finding
 from lang1.remede.audit.material import Material
-from lang1.remede.audit.settings import AuditSettings, pitfalls
+from lang1.remede.audit.settings import AuditSettings, guards, pitfalls, shipped_thresholds
+from lang1.reporting.audit_report import render_audit
 
 KIND = "audit"
 JSON, HTML = "audit.json", "audit.html"
-# Guards by the module that looks; the pitfalls they speak about stand with each, for findings of a guard that broke off.
+# By the module that looks: its check, and the pitfalls that stand unguarded where the check breaks off.
 GUARDS: dict[str, tuple[Callable[[Material], list[Finding]], tuple[int, ...]]] = {
     "structure": (structure.check, (6, 11, 12, 16)),
     "note_times": (times.check, (2, 3)),
@@ -81,12 +83,25 @@ def audit(
     inputs |= {f"model {n}": folder for n, folder in enumerate(material.models)}
     with new_folder(Path(out), KIND, inputs=inputs, settings=settings) as draft:
         report = AuditReport(str(Path(benchmark)), tuple(_ask(material)))
+        ((patients,),) = material.sql("SELECT count(DISTINCT patient_id) FROM examples")
         said = {
             "lang1_audit": 1,
-            "benchmark": {"path": str(material.folder.path), "fingerprint": material.folder.fingerprint},
+            "lang1_version": lang1.__version__,
+            "benchmark": {
+                "name": material.folder.path.name,
+                "fingerprint": material.folder.fingerprint,
+                "system": material.records.meta.system,
+                "real": material.records.meta.real,
+                "tasks": {task: card.title for task, card in material.cards.items()},
+                "examples": material.sql("SELECT count(*) FROM examples")[0][0],
+                "patients": patients,
+            },
             "failed": report.failed,
+            "guards": [{"name": name, **guard.model_dump()} for name, guard in guards().items()],
             "findings": [finding.as_json() for finding in report.findings],
             "pitfalls": report.covered(pitfalls()),
+            "thresholds": [{"name": name, **settings.threshold(name).model_dump()} for name in shipped_thresholds()],
+            "settings": settings.model_dump(mode="json"),
         }
         text = json.dumps(said, indent=1, ensure_ascii=False)
         (draft.path / JSON).write_text(text + "\n", encoding="utf-8")
@@ -95,7 +110,7 @@ def audit(
             for verdict in ("fail", "warn", "pass", "not_applicable")
         }
         draft.extra["failed"] = report.failed
-        _draw(draft.path / JSON, draft.path / HTML)
+        render_audit(draft.path / JSON, draft.path / HTML)
     material.connection.close()
     return report
 
@@ -110,9 +125,3 @@ def _ask(material: Material) -> list[Finding]:
                 findings.append(Finding(name, numbers, None, "fail", f"This could not be checked: {error}"))
             meter.add(1, name)
     return findings
-
-
-def _draw(source: Path, page: Path) -> None:
-    from lang1.reporting.audit_report import render_audit
-
-    render_audit(source, page)

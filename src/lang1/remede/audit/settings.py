@@ -95,3 +95,17 @@ def pitfalls() -> Mapping[int, Pitfall]:
     if sorted(found) != list(range(1, 24)):
         raise SettingsError(f"{file}: expected the pitfalls 1 to 23, each once.")
     return found
+
+
+class Guard(Settings):
+    """How a guard is called in a report, and the question that it asks."""
+
+    title: str
+    asks: str
+
+
+@cache
+def guards() -> Mapping[str, Guard]:
+    """``guards.yaml``, by name, in the order of the report."""
+    file = HERE / "guards.yaml"
+    return {name: validate_settings(Guard, value, file.name) for name, value in read_yaml(file).items()}

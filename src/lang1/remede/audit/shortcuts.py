@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lang1.metrics.auroc import Floats
 from lang1.remede.audit.effects import Estimate, area, corrected, exact_low
-from lang1.remede.audit.finding import Finding, told
+from lang1.remede.audit.finding import Finding, graded, told
 from lang1.remede.audit.material import FIELDS, Material, TaskRows
 from lang1.remede.audit.textmodel import levels, table_scores, value_scores
 from lang1.reporting.numbers import fixed, percent
@@ -19,7 +19,7 @@ GUARD = "shortcuts"
 
 @dataclass(frozen=True)
 class Alone:
-    """What one column tells alone: the class that it tells best, its AUROC there on held-out rows, the score of all."""
+    """What scores tell alone: the class that they tell best, and its AUROC."""
 
     option: str
     area: Estimate
@@ -27,7 +27,7 @@ class Alone:
 
 @dataclass(frozen=True)
 class Deciding:
-    """A value that nearly decides a class: share of the class among held-out and train rows with it."""
+    """A value that nearly decides a class: the share of the class among its rows."""
 
     value: str
     option: str
@@ -39,36 +39,31 @@ def check(material: Material) -> list[Finding]:
     """Findings a task: note length, delay, single registration fields, all of them, and the payer for denials."""
     findings = []
     for task, rows in material.tasks.items():
-        if not rows.classes(material.settings.least_cases):
-            said = "Too few cases in train or held-out rows to try shortcuts."
+        if not rows.classes_of_all(material.settings.least_cases):
+            said = "Too few cases to try shortcuts."
             findings.append(Finding(GUARD, (23,), task, "not_applicable", said))
             continue
-        findings.append(_number(material, rows, "note_words", "length_auroc", "the length of the note"))
-        findings.append(
-            _number(material, rows, "delay_hours", "delay_auroc", "the hour at which the question is asked")
-        )
+        findings += _number(material, rows, "note_words", "length_auroc", "the length of the note")
+        findings += _number(material, rows, "delay_hours", "delay_auroc", "how late the question is asked")
         findings += _fields(material, rows)
-    return [finding for finding in findings if finding is not None]
+    return findings
 
 
 def judge(material: Material, rows: TaskRows, scores: Floats, looked_at: int) -> Alone:
-    """The class that scores ``[N, classes]`` tell best on held-out rows, by the lower bound of its AUROC."""
-    settings, held = material.settings, rows.held
-    classes = rows.classes(settings.least_cases)
+    """The class that scores ``[N, classes]`` tell best, by the lower bound of its AUROC over all rows."""
+    settings = material.settings
+    classes = rows.classes_of_all(settings.least_cases)
     level = corrected(settings.confidence, looked_at * len(classes))
-    found = [
-        (area(rows.labels[held] == c, scores[held, c], rows.patients[held], level, settings.resamples), c)
-        for c in classes
-    ]
+    found = [(area(rows.labels == c, scores[:, c], rows.patients, level, settings.resamples), c) for c in classes]
     best, c = max(found, key=lambda pair: pair[0].low)
     return Alone(rows.card.options[c], best)
 
 
 def deciding(material: Material, rows: TaskRows, values: npt.NDArray[np.object_], looked_at: int) -> Deciding | None:
-    """A value whose rows nearly all have one class that is rare otherwise, in train and held-out rows alike."""
+    """A value whose rows nearly all have one class that is rare otherwise."""
     share, odds = material.threshold("deciding_share", rows.task), material.threshold("deciding_odds", rows.task)
-    level_of, names = levels(values, np.ones(len(rows.ids), dtype=bool))
-    classes = rows.classes(material.settings.least_cases)
+    level_of, names = levels(values)
+    classes = rows.classes_of_all(material.settings.least_cases)
     level = corrected(material.settings.confidence, looked_at * len(classes) * len(names))
     for c in classes:
         prior = float((rows.labels == c).mean())
@@ -83,16 +78,16 @@ def deciding(material: Material, rows: TaskRows, values: npt.NDArray[np.object_]
     return None
 
 
-def _number(material: Material, rows: TaskRows, column: str, name: str, words: str) -> Finding | None:
+def _number(material: Material, rows: TaskRows, column: str, name: str, words: str) -> list[Finding]:
     values = rows.column(column)
     if not np.isfinite(values).any():
-        return None
+        return []
     limit = material.threshold(name, rows.task)
     alone = judge(material, rows, value_scores(rows, values), 1)
-    bad = alone.area.low > limit.value
     said = f"From {words} alone, '{alone.option}' is told with AUROC {_with(alone.area)}."
     figures = alone.area.figures("auroc") | {"from": column, "class": alone.option}
-    return Finding(GUARD, (23,), rows.task, "fail" if bad else "pass", said, 0, (), figures, told(name, limit))
+    verdict = graded(alone.area.low > limit.value, "fail", "pass")
+    return [Finding(GUARD, (23,), rows.task, verdict, said, 0, (), figures, told(name, limit))]
 
 
 def _fields(material: Material, rows: TaskRows) -> list[Finding]:
@@ -107,7 +102,8 @@ def _fields(material: Material, rows: TaskRows) -> list[Finding]:
         told_by = deciding(material, rows, column, len(known)) if column.dtype == object else None
         if told_by is not None:
             said = (
-                f"The {name.replace('_', ' ')} '{told_by.value}' nearly decides the outcome: {percent(told_by.share)} of its "
+                f"The {name.replace('_', ' ')} '{told_by.value}' nearly decides the outcome: {percent(told_by.share)} "
+                "of its "
                 f"{told_by.rows} examples are '{told_by.option}'."
             )
             share = material.threshold("deciding_share", rows.task)
@@ -130,12 +126,12 @@ def _fields(material: Material, rows: TaskRows) -> list[Finding]:
         f"Registration data without any text tell '{together.option}' with AUROC {_with(together.area)}; the strongest "
         f"single field is '{strongest}' ({fixed(alone[strongest].area.value)})."
     )
-    verdict = "warn" if together.area.low > wide.value else "pass"
+    verdict = graded(together.area.low > wide.value, "warn", "pass")
     findings.append(Finding(GUARD, (23,), rows.task, verdict, said, 0, (), figures, told("metadata_auroc", wide)))
     if rows.card.rule_name == "insurance_denial" and "payer" in alone:
         limit, payer = material.threshold("payer_auroc", rows.task), alone["payer"].area
         said = f"From the payer alone, a denial is told with AUROC {_with(payer)}."
-        verdict = "warn" if payer.low > limit.value else "pass"
+        verdict = graded(payer.low > limit.value, "warn", "pass")
         findings.append(
             Finding(
                 GUARD, (22, 23), rows.task, verdict, said, 0, (), payer.figures("auroc"), told("payer_auroc", limit)

@@ -1,11 +1,11 @@
-"""Site and time: whether the place or the month of a stay stands for its outcome, and whether text carries to new sites."""
+"""Site and time: whether place or month stand for the outcome, and whether text carries to new sites."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from lang1.remede.audit.effects import area, corrected
-from lang1.remede.audit.finding import Finding, told
+from lang1.remede.audit.finding import Finding, graded, told
 from lang1.remede.audit.material import Material, TaskRows
 from lang1.remede.audit.shortcuts import deciding, judge
 from lang1.remede.audit.textmodel import text_scores, value_scores
@@ -21,8 +21,8 @@ def check(material: Material) -> list[Finding]:
     """Findings a task: the site alone, the calendar month alone, and a text model at a site that it has not seen."""
     findings = []
     for task, rows in material.tasks.items():
-        if not rows.classes(material.settings.least_cases):
-            said = "Too few cases in train or held-out rows to compare sites."
+        if not rows.classes_of_all(material.settings.least_cases):
+            said = "Too few cases to compare sites."
             findings.append(Finding(GUARD, (23,), task, "not_applicable", said))
             continue
         findings.append(_site(material, rows))
@@ -47,7 +47,10 @@ def _site(material: Material, rows: TaskRows) -> Finding:
     told_by = deciding(material, rows, site, 1)
     if told_by is not None:
         limit = material.threshold("deciding_share", rows.task)
-        said = f"Site '{told_by.value}' nearly decides the outcome: {percent(told_by.share)} of its {told_by.rows} examples are '{told_by.option}'."
+        said = (
+            f"Site '{told_by.value}' nearly decides the outcome: {percent(told_by.share)} of its {told_by.rows} "
+            f"examples are '{told_by.option}'."
+        )
         figures = {"site": told_by.value, "share": told_by.share}
         return Finding(GUARD, (23,), rows.task, "fail", said, told_by.rows, (), figures, told("deciding_share", limit))
     finding = _alone(material, rows, "facility", "the site")
@@ -62,8 +65,11 @@ def _site(material: Material, rows: TaskRows) -> Finding:
 def _alone(material: Material, rows: TaskRows, column: str, words: str) -> Finding:
     limit = material.threshold("site_auroc", rows.task)
     alone = judge(material, rows, value_scores(rows, rows.column(column)), 2)
-    said = f"From {words} alone, '{alone.option}' is told with AUROC {fixed(alone.area.value)} ({fixed(alone.area.low)}–{fixed(alone.area.high)})."
-    verdict = "fail" if alone.area.low > limit.value else "pass"
+    said = (
+        f"From {words} alone, '{alone.option}' is told with AUROC {fixed(alone.area.value)} "
+        f"({fixed(alone.area.low)}–{fixed(alone.area.high)})."
+    )
+    verdict = graded(alone.area.low > limit.value, "fail", "pass")
     figures = alone.area.figures("auroc") | {"from": column}
     return Finding(GUARD, (23,), rows.task, verdict, said, 0, (), figures, told("site_auroc", limit))
 
@@ -73,7 +79,10 @@ def _left_out(material: Material, rows: TaskRows) -> Finding:
     settings, site = material.settings, rows.column("facility")
     names = [name for name in _names(rows) if int((site == name).sum()) >= LEAST_ROWS][:MOST_SITES]
     if len(names) < LEAST_SITES:
-        said = f"Leaving sites out in turn needs {LEAST_SITES} sites with {LEAST_ROWS} examples; there are {plural(len(names), 'site')}."
+        said = (
+            f"Leaving sites out in turn needs {LEAST_SITES} sites with {LEAST_ROWS} examples; there are "
+            f"{plural(len(names), 'site')}."
+        )
         return Finding(GUARD, (23,), rows.task, "not_applicable", said)
     texts = material.texts(list(rows.inputs))
     c = rows.card.classes - 1 if rows.card.classes == 2 else int(np.argmax(np.bincount(rows.labels)))
@@ -94,7 +103,7 @@ def _left_out(material: Material, rows: TaskRows) -> Finding:
     if not drops:
         return Finding(GUARD, (23,), rows.task, "not_applicable", "No site has enough cases to be left out.")
     name, (drop, low) = max(drops.items(), key=lambda pair: pair[1][1])
-    verdict = "fail" if low > limit.value else "pass"
+    verdict = graded(low > limit.value, "fail", "pass")
     said = f"At a site that it has not seen, a text model's AUROC changes by {signed(-drop)} at worst ('{name}')."
     figures = {"drops": {n: d for n, (d, _) in drops.items()}, "class": rows.card.options[c]}
     return Finding(GUARD, (23,), rows.task, verdict, said, 0, (), figures, told("site_drop", limit))

@@ -1,12 +1,13 @@
-"""The folder as it lies: patients and sites apart, splits that are splits, horizons inside their block, times in order."""
+"""The folder as it lies: patients apart, splits that are splits, horizons inside their block, times in order."""
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 from lang1.common.errors import ArtefactError
 from lang1.remede.audit.effects import share
-from lang1.remede.audit.finding import Finding, first, told
+from lang1.remede.audit.finding import Finding, first, graded, told
 from lang1.remede.audit.material import Material
 from lang1.remede.benchmark import Benchmark
 from lang1.remede.cohort import literal
@@ -22,11 +23,15 @@ def check(material: Material) -> list[Finding]:
     if not found:
         ((examples, patients),) = material.sql("SELECT count(*), count(DISTINCT patient_id) FROM examples")
         said = (
-            f"{plural(examples, 'example')} of {plural(patients, 'patient')}: every patient on one side, every horizon inside "
+            f"{plural(examples, 'example')} of {plural(patients, 'patient')}: every patient on one side, every horizon "
+            "inside "
             "its block, every window as long as its card says."
         )
         if material.extra.get("policy") == "time-only":
-            said = f"{plural(examples, 'example')} of {plural(patients, 'patient')}: every horizon inside its block, every window as long as its card says."
+            said = (
+                f"{plural(examples, 'example')} of {plural(patients, 'patient')}: every horizon inside its block, "
+                "every window as long as its card says."
+            )
         found.append(Finding(GUARD, (6, 11, 12, 16), None, "pass", said))
     return [*found, *_orders(material)]
 
@@ -38,7 +43,10 @@ def _promises(material: Material) -> list[Finding]:
     except ArtefactError as error:
         found.append(Finding(GUARD, (6,), None, "fail", f"The folder breaks a promise: {error}"))
     if not material.records_same:
-        said = f"The records at {material.records.path} are not the ones that the benchmark was built from; build it again."
+        said = (
+            f"The records at {material.records.path} are not the ones that the benchmark was built from; build it "
+            "again."
+        )
         found.append(Finding(GUARD, (20,), None, "fail", said))
     return found
 
@@ -62,7 +70,10 @@ def _splits(material: Material) -> list[Finding]:
     for task in material.cards:
         splits = {s for (s,) in material.sql(f"SELECT DISTINCT split FROM examples WHERE task = {literal(task)}")}
         if len(splits) == 1:
-            said = f"Every example is in the split '{splits.pop()}': there is nothing to learn from or nothing to judge on."
+            said = (
+                f"Every example is in the split '{splits.pop()}': there is nothing to learn from or nothing to judge "
+                "on."
+            )
             found.append(Finding(GUARD, (16,), task, "fail", said))
     return found
 
@@ -84,7 +95,7 @@ def _windows(material: Material) -> list[Finding]:
             ] = f"have a horizon of another length than the card's {days} days"
         blocks = list(material.extra.get("blocks", {}).get(task, {}).items())
         if material.calendar:
-            for (name, _), (_, (start, _)) in zip(blocks, blocks[1:], strict=False):
+            for (name, _), (_, (start, _)) in itertools.pairwise(blocks):
                 inside = "split IN ('train', 'val', 'test')" if name == "train" else f"split = {literal(name)}"
                 rules[f"{inside} AND greatest(prediction_time, horizon_end) >= TIMESTAMP '{start}'"] = (
                     f"of the block '{name}' reach into the block that begins on {start}"
@@ -119,7 +130,7 @@ def _orders(material: Material) -> list[Finding]:
         if not ids:
             continue
         found = share(min(len(ids), of), of, material.settings.confidence)
-        verdict = "fail" if found.low > limit.value else "warn"
+        verdict = graded(found.low > limit.value, "fail", "warn")
         said = f"{len(ids):,} {words.format(f'{of:,}')} ({percent(found.value)})."
         findings.append(
             Finding(

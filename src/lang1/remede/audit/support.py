@@ -1,4 +1,4 @@
-"""Whether the data support the tasks, and whether the rows are all there: limits, sampling, drops, hashes of questions."""
+"""Whether the data support the tasks and the rows are all there: limits, sampling, drops, hashes of questions."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def _questions(material: Material) -> Finding:
         str(name)
         for (name,) in material.sql("""
             SELECT DISTINCT x.example_id FROM examples x JOIN inputs i ON i.input_id = x.note_id
-            JOIN notes n ON n.note_id = i.note_id GROUP BY x.example_id HAVING max(length(trim(n.text))) = 0 ORDER BY 1""")
+            JOIN notes n ON n.note_id = i.note_id GROUP BY x.example_id
+            HAVING max(length(trim(n.text))) = 0 ORDER BY 1""")
     ]
     if empty:
         said = f"{plural(len(empty), 'example')} have a note without text."

@@ -1,11 +1,11 @@
-"""The end of the data: rows that thin out although they are said to be complete, and classes whose share drifts there."""
+"""The end of the data: rows that thin out although they are said to be complete, and classes that drift there."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
 from lang1.remede.audit.effects import Estimate, corrected, rate_ratio, share_ratio
-from lang1.remede.audit.finding import Finding, told
+from lang1.remede.audit.finding import Finding, graded, told
 from lang1.remede.audit.material import Material
 from lang1.remede.cohort import literal
 from lang1.reporting.numbers import fixed, percent, plural
@@ -32,7 +32,7 @@ def _volumes(material: Material) -> list[Finding]:
     findings = []
     for table, complete in declared.items():
         kind = "WHERE encounter_class = 'inpatient'" if table == "encounters" else ""
-        # A claim or note is complete when its stay is: rows are dated by the declared end of the stays if that is earlier.
+        # A claim or note is complete when its stay is: no row is expected after the declared end of the stays.
         through = min(complete.through, _end_of_stays(material, complete.through))
         ratios: dict[int, Estimate] = {}
         for days in WINDOWS:
@@ -54,11 +54,12 @@ def _volumes(material: Material) -> list[Finding]:
         )
         bad = worst.high < limit.value
         said = (
-            f"In the last {days} days before {through:%Y-%m-%d}, through which they are said to be complete, {table} come at "
+            f"In the last {days} days before {through:%Y-%m-%d}, through which they are said to be complete, {table} "
+            "come at "
             f"{percent(worst.value)} of the rate of the year before."
         )
         findings.append(
-            Finding(GUARD, (8,), None, "fail" if bad else "pass", said, 0, (), figures, told("tail_volume", limit))
+            Finding(GUARD, (8,), None, graded(bad, "fail", "pass"), said, 0, (), figures, told("tail_volume", limit))
         )
     if not findings:
         said = (
@@ -83,7 +84,7 @@ def _prevalence(material: Material, task: str) -> Finding:
         return Finding(GUARD, (8,), task, "not_applicable", "The examples have no index time.")
     last = max(at for at, _ in rows)
     classes = [1] if card.classes == 2 else list(range(card.classes))
-    level = corrected(material.settings.confidence, len(classes) * len(WINDOWS))
+    level = corrected(material.settings.confidence, len(classes) * len(WINDOWS) * len(material.cards))
     worst: tuple[float, int, int, Estimate] | None = None
     for days in WINDOWS:
         start, before = last - timedelta(days=days), last - timedelta(days=days + BEFORE)
@@ -100,13 +101,14 @@ def _prevalence(material: Material, task: str) -> Finding:
     months = _months(rows, c)
     bad = near > 1 / limit.value
     said = (
-        f"The share of '{card.options[c]}' in the last {days} days is {fixed(found.value, 2)} times that of the year before "
+        f"The share of '{card.options[c]}' in the last {days} days is {fixed(found.value, 2)} times that of the year "
+        "before "
         f"(between {fixed(found.low, 2)} and {fixed(min(found.high, 99), 2)})."
     )
     figures = found.figures("ratio") | {"class": card.options[c], "months": months}
     if not bad:
         said = f"Shares of outcomes stay level to the end of the data ({plural(len(months), 'month')} with examples)."
-    return Finding(GUARD, (8,), task, "fail" if bad else "pass", said, 0, (), figures, told("tail_prevalence", limit))
+    return Finding(GUARD, (8,), task, graded(bad, "fail", "pass"), said, 0, (), figures, told("tail_prevalence", limit))
 
 
 def _months(rows: list[tuple[datetime, int]], c: int) -> list[dict[str, object]]:

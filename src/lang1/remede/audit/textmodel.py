@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +18,11 @@ from lang1.remede.audit.material import TaskRows
 
 Mask = npt.NDArray[np.bool_]
 MOST_TERMS = 50_000
-# A value in fewer train rows than this counts as "rare", and shares of its classes are drawn towards those of all.
+# A value in fewer rows than this counts as "rare", and shares of its classes are drawn towards those of all.
 LEAST_ROWS = 5
 PRIOR_ROWS = 10.0
 BINS = 10
+FOLDS = 5
 
 
 def text_scores(rows: TaskRows, texts: Sequence[str], train: Mask | None = None) -> Floats:
@@ -34,43 +36,58 @@ def text_scores(rows: TaskRows, texts: Sequence[str], train: Mask | None = None)
         sublinear_tf=True,
         dtype=np.float32,
     )
-    learnt = vectorizer.fit_transform([texts[i] for i in np.flatnonzero(side)])
+    learnt = vectorizer.fit_transform([texts[i] for i in np.flatnonzero(side).tolist()])
     return _fit(learnt, rows.labels[side], vectorizer.transform(texts), rows.card.classes, c=4.0)
 
 
 def table_scores(rows: TaskRows, names: Sequence[str]) -> Floats:
-    """Probabilities ``[N, classes]`` of a model of several columns of ``rows.about``, fitted on train rows."""
-    parts = [_one_hot(*levels(rows.column(name), rows.train)) for name in names]
-    features = sparse.csr_matrix(sparse.hstack(parts))
-    return _fit(features[np.flatnonzero(rows.train)], rows.labels[rows.train], features, rows.card.classes, c=0.3)
+    """Probabilities ``[N, classes]`` of a model of several columns, each row by a model fitted without it."""
+    features = sparse.csr_matrix(sparse.hstack([_one_hot(*levels(rows.column(name))) for name in names]))
+    table = np.zeros((len(rows.ids), rows.card.classes))
+    for held in _folds(rows):
+        learnt = ~held
+        if len(np.unique(rows.labels[learnt])) > 1:
+            found = _fit(features[np.flatnonzero(learnt)], rows.labels[learnt], features, rows.card.classes, c=0.3)
+            table[held] = found[held]
+    return table
 
 
-def value_scores(rows: TaskRows, values: npt.NDArray[Any], train: Mask | None = None) -> Floats:
-    """Scores ``[N, classes]`` of one column: the class shares of each value (of each tenth, for numbers) in train."""
-    side = rows.train if train is None else train
-    level, _ = levels(values, side)
+def value_scores(rows: TaskRows, values: npt.NDArray[Any]) -> Floats:
+    """Scores ``[N, classes]`` of one column: the class shares of each value (of each tenth, for numbers) in other rows.
+
+    Each row is scored from the patients of the other four fifths, so that all rows can be judged: a screen for leaks
+    needs the power of every case more than it needs the benchmark's own split.
+    """
+    level, names = levels(values)
     classes = rows.card.classes
-    counts = np.zeros((int(level.max()) + 1, classes))
-    np.add.at(counts, (level[side], rows.labels[side]), 1.0)
-    prior = np.bincount(rows.labels[side], minlength=classes) / max(int(side.sum()), 1)
-    return np.asarray((counts + PRIOR_ROWS * prior) / (counts.sum(axis=1, keepdims=True) + PRIOR_ROWS))[level]
+    table = np.zeros((len(rows.ids), classes))
+    for held in _folds(rows):
+        learnt = ~held
+        counts = np.zeros((len(names), classes))
+        np.add.at(counts, (level[learnt], rows.labels[learnt]), 1.0)
+        prior = counts.sum(axis=0) / max(float(counts.sum()), 1.0)
+        shares = (counts + PRIOR_ROWS * prior) / (counts.sum(axis=1, keepdims=True) + PRIOR_ROWS)
+        # Less the prior of its own fold: else the fold of a row alone would rank it.
+        table[held] = (shares - prior)[level[held]]
+    return table
 
 
-def levels(values: npt.NDArray[Any], train: Mask) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """A column as level numbers and their names: texts as they are, numbers by tenths of train; 0 is unknown or rare."""
+def _folds(rows: TaskRows) -> list[Mask]:
+    """Five sets of rows, patients kept together."""
+    mixed = rows.patients.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    fold = (mixed >> np.uint64(32)) % np.uint64(FOLDS)
+    return [np.asarray(fold == k) for k in range(FOLDS)]
+
+
+def levels(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """A column as level numbers and their names: texts as they are, numbers by tenths; 0 is unknown or rare."""
     if values.dtype != object:
         known = np.isfinite(values)
-        edges = (
-            np.unique(np.quantile(values[known & train], np.linspace(0, 1, BINS + 1)[1:-1]))
-            if (known & train).any()
-            else []
-        )
+        inner = np.linspace(0, 1, BINS + 1)[1:-1]
+        edges: Floats = np.unique(np.quantile(values[known], inner)) if known.any() else np.empty(0)
         found = np.where(known, np.searchsorted(edges, values, side="right") + 1, 0).astype(np.int64)
         return found, ["unknown", *(str(k) for k in range(len(edges) + 1))]
-    counts: dict[str, int] = {}
-    for value in values[train]:
-        if value is not None:
-            counts[value] = counts.get(value, 0) + 1
+    counts = Counter(value for value in values if value is not None)
     names = sorted(name for name, n in counts.items() if n >= LEAST_ROWS)
     number = {name: k + 1 for k, name in enumerate(names)}
     return np.array([number.get(value, 0) for value in values], dtype=np.int64), ["unknown", *names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lang1.remede.audit.effects import share
-from lang1.remede.audit.finding import Finding, first, told
+from lang1.remede.audit.finding import Finding, first, graded, told
 from lang1.remede.audit.material import Material
 from lang1.remede.cohort import literal
 from lang1.reporting.numbers import percent, plural
@@ -39,7 +39,10 @@ def _task(material: Material, task: str) -> list[Finding]:
     ((notes,),) = material.sql(f"SELECT count(*) FROM read_notes WHERE task = {literal(task)}")
     available = _USABLE.format("available_time")
     # Without dates of its own a given label vouches for its note.
-    given = f"EXISTS (SELECT 1 FROM given_labels g WHERE g.encounter_id = read_notes.encounter_id AND g.task = {literal(task)})"
+    given = (
+        "EXISTS (SELECT 1 FROM given_labels g WHERE g.encounter_id = read_notes.encounter_id AND g.task = "
+        f"{literal(task)})"
+    )
     never = {
         f"{available} > prediction_time": "became available after the question was asked",
         "created_time > prediction_time": "were begun after the question was asked",
@@ -67,7 +70,7 @@ def _task(material: Material, task: str) -> list[Finding]:
         limit = material.threshold(name, task)
         of = share(len(ids), notes, settings.confidence)
         if ids:
-            verdict = "fail" if of.low > limit.value else "warn"
+            verdict = graded(of.low > limit.value, "fail", "warn")
             said = f"{plural(len(ids), 'note')} of {notes:,} ({percent(of.value)}) {words}."
             figures = of.figures("share") | {"notes": notes}
             found.append(Finding(GUARD, (2,), task, verdict, said, len(ids), first(ids), figures, told(name, limit)))
@@ -96,7 +99,8 @@ def _exactness(material: Material) -> Finding:
     figures = of.figures("share_of_bare_dates") | {"notes": notes}
     if of.low > MIXED[0] and of.high < MIXED[1]:
         said = (
-            f"{percent(of.value)} of the notes' times are bare dates and the others have a time of day: two ways of dating "
+            f"{percent(of.value)} of the notes' times are bare dates and the others have a time of day: two ways of "
+            "dating "
             "in one table, of which each needs its own rule."
         )
         return Finding(GUARD, (3,), None, "warn", said, bare, (), figures)
