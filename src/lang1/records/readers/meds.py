@@ -191,17 +191,17 @@ def _look(dataset: Dataset, settings: MedsSettings) -> tuple[list[Known], Record
                 "which do: 'codes.encounters=[{encounter_class: inpatient, starts: [...], ends: [...]}]'."
             )
         connection.register("starts", pa.table({"code": starts}))
-        latest = _asked(
-            connection,
-            dataset,
-            f"SELECT max(time)::TIMESTAMP FROM ({dataset.scan('code, time')}) SEMI JOIN starts USING (code)",
-        )[0][0]
+        begun = f"({dataset.scan('code, time')}) SEMI JOIN starts USING (code)"
+        half, latest = _asked(
+            connection, dataset, f"SELECT quantile_disc(time, 0.5)::TIMESTAMP, max(time)::TIMESTAMP FROM {begun}"
+        )[0]
     made = str(dataset.about.get("created_at") or "")[:10]
-    beyond = isinstance(latest, datetime) and latest.year > (int(made[:4]) if made[:4].isdigit() else NEVER_BEFORE)
+    # Half of them, since a single wrong year is no shift.
+    beyond = isinstance(half, datetime) and half.year > (int(made[:4]) if made[:4].isdigit() else NEVER_BEFORE)
     basis = settings.time_basis or ("shifted" if beyond else "calendar")
     if basis == "calendar" and beyond:
         raise InputError(
-            f"{dataset.folder}: time_basis is calendar, but encounters begin as late as {latest}, after the "
+            f"{dataset.folder}: time_basis is calendar, but half of the encounters begin at {half} or later, after the "
             f"dataset was made ({made or 'or any could have been'}); set time_basis=shifted."
         )
     if basis == "calendar" and settings.complete_through is None:

@@ -90,27 +90,25 @@ def _meta(source: Path, cdm: Cdm, settings: OmopSettings) -> RecordsMeta:
         cdm.attach(connection)
         system, release = _about(connection, cdm)
         try:
-            latest = connection.execute(
-                " UNION ALL ".join(
-                    f"SELECT max(left(trim({column_of(file, 'visit_start_date')}), 10)) FROM "
-                    f"({file.select([column_of(file, 'visit_start_date')])})"
-                    for file in cdm.tables["visit_occurrence"]
-                )
-            ).fetchall()
+            starts = " UNION ALL ".join(
+                f"SELECT try_cast({column_of(file, 'visit_start_date')} AS DATE) AS day FROM "
+                f"({file.select([column_of(file, 'visit_start_date')], rejects=file.kind == 'csv')})"
+                for file in cdm.tables["visit_occurrence"]
+            )
+            ((half, last),) = connection.execute(f"SELECT quantile_disc(day, 0.5), max(day) FROM ({starts})").fetchall()
             deaths = any(
                 connection.execute(f"SELECT 1 FROM ({file.select([])}) LIMIT 1").fetchall()
                 for file in cdm.tables["death"]
             )
             coded = has_icd(connection, cdm)
-        except (duckdb.InvalidInputException, duckdb.IOException):
-            latest, deaths, coded = [], bool(cdm.tables["death"]), True  # what is wrong is told when the rows are read
-    last = max((day for (day,) in latest if day), default="")
-    year = int(last[:4]) if last[:4].isdigit() else 0
-    beyond = year > (int(release[:4]) if release else NEVER_BEFORE)
+        except duckdb.Error:  # what is wrong is told by file and row when the rows are read
+            half, last, deaths, coded = None, None, bool(cdm.tables["death"]), True
+    # Half of them, since a single wrong year is no shift.
+    beyond = half is not None and half.year > (int(release[:4]) if release else NEVER_BEFORE)
     basis = settings.time_basis or ("shifted" if beyond else "calendar")
     if basis == "calendar" and beyond:
         raise InputError(
-            f"{source}: time_basis is calendar, but visits start as late as {last}, after "
+            f"{source}: time_basis is calendar, but half of the visits start on {half} or later, after "
             f"{f'the release of the CDM ({release})' if release else NEVER_BEFORE}; set time_basis=shifted."
         )
     if basis == "calendar" and settings.complete_through is None:

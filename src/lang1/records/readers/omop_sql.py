@@ -104,7 +104,7 @@ class Times:
 
     def _check(self, relation: str, column: str) -> None:
         try:
-            self.stage.ask(f"SELECT {self.iso('x')} FROM (SELECT '2024-01-31 10:00:00' AS x)")
+            self.stage.ask(f"SELECT {self.iso('x')} FROM (SELECT '2024-01-31 10:00:00+00' AS x)")
         except duckdb.Error as error:
             raise SettingsError(f"time_zone or time_formats: {str(error).splitlines()[0]}") from error
         if self.settings.time_zone is not None:
