@@ -27,6 +27,7 @@ class SimulatorSettings(Settings):
     end_date: date = Field(default=date(2024, 12, 31), description="last day of the extract")
     chunk_patients: int = Field(default=2000, ge=1, le=20_000, description="patients made at a time: bounds memory")
     leaks: tuple[str, ...] = Field(default=(), description="flaws to plant, see simulator/leaks.py; none is sound data")
+    identifiers: bool = Field(default=False, description="write names, dates and numbers into the notes")
     workers: int | None = Field(default=None, ge=1, description="processes; null: one a core, at most 8")
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from lang1.common.progress import Meter
 from lang1.records.store import CompleteThrough, RecordsMeta, VitalStatus, new_records, write_table_part
 from lang1.simulator import course, note_table, tables
 from lang1.simulator.clock import paperwork
+from lang1.simulator.identifiers import plant_identifiers
 from lang1.simulator.leaks import plant
 from lang1.simulator.oracle import oracle
 from lang1.simulator.presets import PRESETS
@@ -39,8 +40,9 @@ def simulate(out: Path, settings: SimulatorSettings) -> list[Path]:
         ArtefactError: ``out`` exists already.
     """
     out = Path(out)
-    # The number of processes changes no byte, so it does not enter the manifest either.
-    said = settings.model_dump(mode="json", exclude={"workers"} | ({"leaks"} if not settings.leaks else set()))
+    # The number of processes changes no byte, so it does not enter the manifest either, nor does what is not asked for.
+    unasked = {name for name in ("leaks", "identifiers") if not getattr(settings, name)}
+    said = settings.model_dump(mode="json", exclude={"workers"} | unasked)
     with new_folder(out, "simulation", settings=said) as draft:
         draft.extra["simulator_version"] = SIMULATOR_VERSION
         names = []
@@ -71,6 +73,11 @@ def _one_system(
         records.extra["simulator_version"] = SIMULATOR_VERSION
         if settings.leaks:
             records.extra["planted_leaks"] = plant(records.path, settings.leaks)
+        known = aside / "identifiers"
+        if settings.identifiers:
+            known.mkdir()
+            planted = plant_identifiers(records.path, known, hospital.name, settings.seed)
+            records.extra["planted_identifiers"] = planted
     with new_folder(draft.path / TRUTH / hospital.name, "predictions", settings=said) as truth:
         truth.extra.update(model="oracle", regime="oracle", system=hospital.name, simulator_version=SIMULATOR_VERSION)
         rows = 0
@@ -80,6 +87,9 @@ def _one_system(
                 rows += part.num_rows
                 writer.write_table(part)
         truth.counts["rows"] = rows
+        if settings.identifiers:
+            for file in sorted(known.iterdir()):
+                file.rename(truth.path / file.name)
     shutil.rmtree(aside)
     return counts
 
