@@ -67,6 +67,10 @@ class Report:
         """Count what a step or filter did, e.g. ``count("near_duplicates", "left out: radiology")``."""
         self.counts.setdefault(name, Counter())[what] += number
 
+    def of(self, name: str) -> Counter[str]:
+        """What a step or filter counted."""
+        return self.counts.get(name, Counter())
+
     def add(self, other: Report) -> None:
         """Add the counts of another report, of other documents."""
         self.left_out.update(other.left_out)

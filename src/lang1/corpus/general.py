@@ -24,6 +24,7 @@ _JSON_LINES = (".jsonl", ".ndjson")
 _TEXT = (".txt",)
 _PARQUET = (".parquet",)
 _BATCH_ROWS = 1000
+_EXPANDS = 4  # bytes of text from one compressed byte, about
 
 
 def general_files(name: str, source: GeneralSource) -> list[Path]:
@@ -56,40 +57,111 @@ def kind(file: Path) -> str:
     return "text" if suffix in _TEXT else ""
 
 
-def read_general(file: Path, text_field: str) -> Iterator[str]:
+def read_general(file: Path, text_field: str, start: int = 0, stop: int | None = None) -> Iterator[str]:
     """The documents of one file, as they stand: one a line or row, or a plain text file as a whole.
+
+    Args:
+        file: see :func:`kind`.
+        text_field: the field or column that holds the text.
+        start: where to begin: a byte of uncompressed JSON Lines, a row group of Parquet; 0 in all other files.
+        stop: where to end; lines that begin before this byte, row groups before this one. None reads to the end.
 
     Raises:
         InputError: a damaged file, or a row without text in the named field, by file and line.
     """
     how = kind(file)
     if how == "parquet":
-        yield from _parquet(file, text_field)
+        yield from _parquet(file, text_field, start, stop)
         return
     try:
         with _open(file) as stream:
             if how == "text":
                 yield stream.read().decode("utf-8")
             else:
-                for number, line in enumerate(stream, start=1):
-                    if line.strip():
-                        yield _json_text(file, number, line, text_field)
+                yield from _json_lines(file, stream, text_field, start, stop)
     except (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read as UTF-8 text ({error}).") from error
 
 
-def _json_text(file: Path, number: int, line: bytes, text_field: str) -> str:
+def splits_at(file: Path, size: int) -> list[tuple[int, int | None, int]]:
+    """Ranges of about ``size`` bytes of text into which a file can be cut; a function of the file and ``size`` only.
+
+    Returns:
+        Per range: ``start`` and ``stop`` for :func:`read_general`, and bytes of text, guessed for compressed files.
+
+    Raises:
+        InputError: a Parquet file that cannot be read.
+    """
+    how, whole = kind(file), file.stat().st_size
+    if how == "parquet":
+        return row_group_ranges(file, size)
+    if file.suffix.lower() in _COMPRESSION:
+        return [(0, None, _EXPANDS * whole)]
+    if how == "text" or whole <= size:
+        return [(0, None, whole)]
+    return [(start, min(start + size, whole), min(size, whole - start)) for start in range(0, whole, size)]
+
+
+def row_group_ranges(file: Path, size: int) -> list[tuple[int, int | None, int]]:
+    """Consecutive row groups of a Parquet file, taken together up to ``size`` uncompressed bytes, at least one.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        metadata = pq.read_metadata(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file}: cannot be read as Parquet ({error}).") from error
+    ranges: list[tuple[int, int | None, int]] = []
+    start = bytes_ = 0
+    for group in range(metadata.num_row_groups):
+        bytes_ += metadata.row_group(group).total_byte_size
+        if bytes_ >= size or group == metadata.num_row_groups - 1:
+            ranges.append((start, group + 1, bytes_))
+            start, bytes_ = group + 1, 0
+    return ranges
+
+
+def _json_lines(
+    file: Path, stream: IO[bytes] | lzma.LZMAFile | gzip.GzipFile, text_field: str, start: int, stop: int | None
+) -> Iterator[str]:
+    at = start
+    if start:  # the line in which the range begins belongs to the range before, unless it begins right here
+        stream.seek(start - 1)
+        at += len(stream.readline()) - 1
+    for number, line in enumerate(stream, start=1):
+        if stop is not None and at >= stop:
+            return
+        at += len(line)
+        if line.strip():
+            yield _json_text(file, number, start, line, text_field)
+
+
+def _json_text(file: Path, number: int, start: int, line: bytes, text_field: str) -> str:
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} line {number}: not a JSON object ({error}).") from error
+        raise InputError(f"{file} line {_line(file, number, start)}: not a JSON object ({error}).") from error
     if not isinstance(row, dict) or not isinstance(row.get(text_field), str):
         known = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-        raise InputError(f"{file} line {number}: no text in field '{text_field}'; found {known}. Set text_field.")
+        raise InputError(
+            f"{file} line {_line(file, number, start)}: no text in field '{text_field}'; found {known}. Set text_field."
+        )
     return str(row[text_field])
 
 
-def _parquet(file: Path, text_field: str) -> Iterator[str]:
+def _line(file: Path, number: int, start: int) -> int:
+    """The number of a line in its file, from its number in a range of it."""
+    if not start:
+        return number
+    with file.open("rb") as stream:
+        left, lines = start - 1, 0
+        while left and (block := stream.read(min(left, 1 << 20))):
+            left, lines = left - len(block), lines + block.count(b"\n")
+        return lines + 1 + number
+
+
+def _parquet(file: Path, text_field: str, start: int, stop: int | None) -> Iterator[str]:
     try:
         table = pq.ParquetFile(file)
     except (pa.ArrowInvalid, OSError) as error:
@@ -98,8 +170,9 @@ def _parquet(file: Path, text_field: str) -> Iterator[str]:
         names = table.schema_arrow.names
         if text_field not in names:
             raise InputError(f"{file}: no column '{text_field}'; columns are {', '.join(names)}. Set text_field.")
-        row = 0
-        for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=[text_field]):
+        groups = list(range(start, table.num_row_groups if stop is None else stop))
+        row = sum(table.metadata.row_group(group).num_rows for group in range(start))
+        for batch in table.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[text_field]):
             for text in batch.column(0).to_pylist():
                 row += 1
                 if not isinstance(text, str):

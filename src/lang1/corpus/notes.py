@@ -1,137 +1,220 @@
 """Which notes of a health system may enter a corpus, and reading them.
 
 The benchmark's split table decides: only notes of patients of its training fold, available before its pretraining cut.
+Where the records' times are not true dates (``time_basis`` other than ``calendar``) no cut can be drawn between
+patients, and the fold alone decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from lang1.common.errors import InputError
-from lang1.common.identity import unit_hash
+from lang1.common.errors import ArtefactError, InputError
+from lang1.common.identity import patient_hash, read_patient_hashes, unit_hash
+from lang1.corpus.filters import Document, Report
 from lang1.records.schema import NOTE_TYPES
-from lang1.records.store import Records
+from lang1.records.store import Records, part_files, quoted
+from lang1.remede.benchmark import SPLITS_FILE, Benchmark
 
 _BATCH_ROWS = 1000
 _SALT = "corpus validation"
-# One thread: the rows of a streamed query come in the order of the files, so that the same records give the same
-# bytes. Reading is many times faster than tokenizing all the same.
-_THREADS = 1
+_COLUMNS = ["note_id", "patient_id", "note_type", "department", "available_time", "text"]
 
 
 @dataclass(frozen=True)
-class Note:
-    """A note that may enter: opaque ids and its text as stored."""
+class NoteRules:
+    """Who may enter from one records folder; plain values, so that any process can be given them.
 
-    note_id: str
-    patient_id: str
-    text: str
+    Attributes:
+        records: the records folder.
+        folds: a Parquet file of ``patient_id, fold``, the benchmark's split table; None takes every patient.
+        held_out: a folder with ``patient_hashes.npy`` of patients who stay out although no split table covers these
+            records: a second health system can share patients with the benchmark.
+        cut: ISO time before which a note must have been available; None sets no limit.
+        timed: whether a note of unknown time stays out.
+        types: the note types to take; None takes all.
+    """
+
+    records: str
+    folds: str | None = None
+    held_out: str | None = None
+    cut: str | None = None
+    timed: bool = False
+    types: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, records: Records, benchmark: Benchmark | None, covered: bool, types: Sequence[str] | None) -> NoteRules:
+        """The rules for one records folder.
+
+        Args:
+            records: the health system.
+            benchmark: whose held-out patients and cut count, where there is one.
+            covered: whether the benchmark was made from these records, so that its split table names each patient.
+            types: see :class:`NoteRules`.
+
+        Raises:
+            InputError: an unknown note type.
+        """
+        for name in types or ():
+            if name not in NOTE_TYPES:
+                raise InputError(f"note_types: '{name}' is not a note type; types are {', '.join(NOTE_TYPES)}.")
+        calendar = records.time_basis == "calendar"
+        cut = benchmark.pretraining_cut if benchmark is not None and calendar else None
+        place = str(benchmark.folder.path.resolve()) if benchmark is not None else None
+        return cls(
+            str(records.path.resolve()),
+            folds=f"{place}/{SPLITS_FILE}" if covered else None,
+            held_out=place if not covered else None,
+            cut=cut.isoformat() if cut is not None else None,
+            timed=calendar and (covered or cut is not None),
+            types=tuple(types) if types is not None else None,
+        )
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a benchmark's split table decides over these patients."""
+        return self.folds is not None
 
 
 class EligibleNotes:
     """The notes of one records folder that may enter a corpus.
 
     Args:
-        records: the health system.
-        folds: ``patient_id, fold`` of the benchmark; None takes every patient (unguarded).
-        cut: notes must have been available before this time; None sets no limit.
-        note_types: which types to take; None takes all.
-
-    Raises:
-        InputError: an unknown note type.
+        rules: see :class:`NoteRules`.
     """
 
-    def __init__(
-        self, records: Records, folds: pa.Table | None, cut: datetime | None, note_types: tuple[str, ...] | None
-    ) -> None:
-        for name in note_types or ():
-            if name not in NOTE_TYPES:
-                raise InputError(f"note_types: '{name}' is not a note type; types are {', '.join(NOTE_TYPES)}.")
-        self.records = records
-        self._folds = folds
-        calendar = records.time_basis == "calendar"
-        self._cut = cut if calendar else None
-        self._must_be_timed = calendar and (folds is not None or cut is not None)
-        self._types = list(note_types) if note_types is not None else None
+    def __init__(self, rules: NoteRules) -> None:
+        self.rules = rules
 
     @property
-    def guarded(self) -> bool:
-        """Whether a benchmark's split table decides over these patients."""
-        return self._folds is not None
-
-    @property
-    def left_out(self) -> dict[str, int]:
-        """Notes left out, by reason, each note once: the first rule that it breaks, in the order of the rules."""
-        return {reason: count for reason, (count, _) in self._tally.items() if reason is not None}
-
-    @property
-    def count(self) -> int:
-        """How many notes may enter."""
-        return self._tally.get(None, (0, 0))[0]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of UTF-8 of the notes that may enter."""
-        return self._tally.get(None, (0, 0))[1]
+    def files(self) -> list[Path]:
+        """The part files, in order."""
+        return part_files(Path(self.rules.records), "notes")
 
     @cached_property
-    def _tally(self) -> dict[str | None, tuple[int, int]]:
-        with closing(self._connect()) as connection:
-            rows = connection.execute(
-                "SELECT reason, count(*), sum(strlen(text)) FROM judged GROUP BY reason ORDER BY reason"
+    def bytes(self) -> int:
+        """Bytes of UTF-8 of the notes that the split table, the cut and the note types let in."""
+        listed = ", ".join(quoted(file) for file in self.files)
+        with closing(duckdb.connect(":memory:", config={"memory_limit": "2GB"})) as connection:
+            found = connection.execute(
+                f"SELECT sum(strlen(text)) FROM ({self._judged(f'read_parquet([{listed}])', 'text')}) "
+                "WHERE reason IS NULL"
             ).fetchall()
-        return {reason: (int(count), int(size)) for reason, count, size in rows}
+        return int(found[0][0] or 0)
 
-    def sample(self, share: float) -> Iterator[str]:
-        """Texts of about this share of the notes, chosen by a hash of the note's id."""
-        if share >= 1:
-            yield from (note.text for note in self)
-            return
-        threshold = f"{int(share * 16**12):012x}"  # compared with the first hexadecimal digits of MD5
-        yield from (note.text for note in self._read(f"AND left(md5(note_id), 12) < '{threshold}'"))
+    def sample(self, share: float) -> Iterator[Document]:
+        """About this share of the notes, chosen by a hash of the note's id, in the order of the files."""
+        for file in self.files:
+            groups = pq.read_metadata(file).num_row_groups
+            yield from self.read(file, 0, groups, Report(), share)
 
-    def __iter__(self) -> Iterator[Note]:
-        return self._read("")
+    def read(self, file: Path, start: int, stop: int, report: Report, share: float = 1.0) -> Iterator[Document]:
+        """The notes that may enter from row groups ``start`` to ``stop`` of a part file, as stored, in its order.
 
-    def _read(self, also: str) -> Iterator[Note]:
-        with closing(self._connect()) as connection:
-            connection.execute(f"SELECT note_id, patient_id, text FROM judged WHERE reason IS NULL {also}")
-            while rows := connection.fetchmany(_BATCH_ROWS):
-                yield from (Note(*row) for row in rows)
+        Memory holds a batch of notes, and a verdict for each row.
 
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        """A connection with the view ``judged``: every note, and why it is left out or null where it may enter."""
-        connection = self.records.connect(threads=_THREADS)
+        Args:
+            file: a part of the notes table.
+            start: the first row group.
+            stop: one past the last.
+            report: counts the notes left out, by the first rule that each breaks.
+            share: take about this share of the notes, by a hash of the note's id.
+
+        Raises:
+            ArtefactError: the file cannot be read.
+        """
+        try:
+            with pq.ParquetFile(file) as table:
+                rows = [table.metadata.row_group(i).num_rows for i in range(stop)]
+                first, last = sum(rows[:start]), sum(rows)
+                reasons, verdicts = self._verdicts(file, first, last, share)
+                for number, count in zip(*np.unique(verdicts, return_counts=True), strict=True):
+                    if reasons[number]:
+                        report.leave_out(str(reasons[number]), int(count))
+                held_out = _held_out(self.rules.held_out)
+                at = 0
+                for batch in table.iter_batches(_BATCH_ROWS, row_groups=list(range(start, stop)), columns=_COLUMNS):
+                    wanted = verdicts[at : at + batch.num_rows] == 0
+                    at += batch.num_rows
+                    for row in batch.filter(pa.array(wanted)).select(_COLUMNS).to_pylist():
+                        if len(held_out) and _among(patient_hash(row["patient_id"]), held_out):
+                            report.leave_out("patient held out by the benchmark")
+                            continue
+                        yield Document(unit=row.pop("patient_id"), **row)
+        except (pa.ArrowException, OSError) as error:
+            raise ArtefactError(f"{file}: not readable as Parquet ({error}); make the records again.") from error
+
+    def _verdicts(self, file: Path, first: int, last: int, share: float) -> tuple[list[Any], npt.NDArray[np.int64]]:
+        """For each row of a file from ``first`` to ``last``: 0 where it may enter, else the number of its reason.
+
+        Reason 1, "", is a note that is only not in the sample.
+        """
+        scan = (
+            f"(SELECT * FROM read_parquet({quoted(file)}, file_row_number=true) "
+            f"WHERE file_row_number >= {first} AND file_row_number < {last})"
+        )
+        drawn = "true"
+        if share < 1:  # compared with the first hexadecimal digits of MD5
+            drawn = f"left(md5(note_id), 12) < '{int(share * 16**12):012x}'"
+        with closing(duckdb.connect(":memory:", config={"memory_limit": "2GB", "threads": 1})) as connection:
+            found = connection.execute(
+                f"SELECT CASE WHEN reason IS NULL AND NOT ({drawn}) THEN '' ELSE reason END AS reason "
+                f"FROM ({self._judged(scan, 'note_id, file_row_number')}) ORDER BY file_row_number"
+            ).fetchall()
+        reasons: list[Any] = [None, ""]
+        numbers = {None: 0, "": 1}
+        verdicts = np.zeros(len(found), dtype=np.int64)
+        for row, (reason,) in enumerate(found):
+            if reason not in numbers:
+                numbers[reason] = len(reasons)
+                reasons.append(reason)
+            verdicts[row] = numbers[reason]
+        return reasons, verdicts
+
+    def _judged(self, scan: str, columns: str) -> str:
+        """SQL: every note of ``scan``, and the first rule that leaves it out, null where it may enter."""
         rules, join = [], ""
-        if self._folds is not None:
-            connection.register("folds", self._folds)
-            join = "LEFT JOIN folds USING (patient_id)"
+        if self.rules.folds is not None:
+            join = (
+                f"LEFT JOIN (SELECT patient_id, fold FROM read_parquet({quoted(self.rules.folds)})) USING (patient_id)"
+            )
             rules += [
                 "WHEN fold IS NULL THEN 'patient not in the benchmark''s split table'",
                 "WHEN fold <> 'train' THEN 'patient held out: ' || fold",
             ]
-        if self._types is not None:
-            listed = ", ".join(f"'{name}'" for name in self._types)
+        if self.rules.types is not None:
+            listed = ", ".join(quoted(name) for name in self.rules.types)
             rules.append(f"WHEN note_type NOT IN ({listed}) THEN 'note type not asked for'")
-        if self._must_be_timed:
+        if self.rules.timed:
             rules.append("WHEN available_time IS NULL THEN 'availability time unknown'")
-        if self._cut is not None:
-            moment = f"TIMESTAMP '{self._cut.isoformat(sep=' ')}'"
+        if self.rules.cut is not None:
+            moment = f"TIMESTAMP '{datetime.fromisoformat(self.rules.cut).isoformat(sep=' ')}'"
             rules.append(f"WHEN available_time >= {moment} THEN 'not available before the training cut'")
         reason = f"CASE {' '.join(rules)} END" if rules else "NULL::VARCHAR"
-        connection.execute(
-            f"CREATE TEMP VIEW judged AS SELECT note_id, patient_id, text, {reason} AS reason FROM notes {join}"
-        )
-        return connection
+        return f"SELECT {columns}, {reason} AS reason FROM {scan} {join}"
 
 
 def validation_draw(key: str) -> float:
     """A number in [0, 1) for a patient or document; those under the validation share are held out for validation."""
     return unit_hash(key, _SALT)
+
+
+def _held_out(folder: str | None) -> npt.NDArray[np.int64]:
+    return read_patient_hashes(Path(folder)) if folder is not None else np.empty(0, dtype=np.int64)
+
+
+def _among(value: int, ordered: npt.NDArray[np.int64]) -> bool:
+    place = int(np.searchsorted(ordered, value))
+    return place < len(ordered) and int(ordered[place]) == value

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lang1.common.settings import Settings
+from lang1.corpus.filters import FILTERS, resolve_filters
 from lang1.text.tokenizer_training import MIN_VOCAB, Digits
 
 NOTES = "notes"
@@ -30,6 +32,18 @@ class GeneralSource(Settings):
     text_field: str = "text"
 
 
+class Launch(Settings):
+    """Where the work runs. Nothing here changes a byte of the corpus, and nothing of it is recorded there."""
+
+    how: Literal["local", "slurm", "ray"] = "local"
+    # Slurm: ranks of the job array, each one core. They share the work out among themselves; any number will do.
+    ranks: int = Field(default=64, ge=1)
+    submit: bool = False  # Slurm: submit the jobs; false writes the scripts and shows them
+    sbatch: tuple[str, ...] = ("--mem=4G", "--time=12:00:00")  # Slurm: more lines "#SBATCH ..." of every job
+    setup: tuple[str, ...] = ()  # Slurm: shell lines before each job's command, e.g. "source /shared/venv/bin/activate"
+    ray_address: str | None = None  # Ray: an existing cluster, e.g. "auto"; None starts one on this machine
+
+
 class CorpusSettings(Settings):
     """How a corpus is made."""
 
@@ -50,3 +64,16 @@ class CorpusSettings(Settings):
     # Take records without a benchmark, or records that the benchmark was not made from. Nothing then keeps the
     # patients of a benchmark made later out of the corpus; judging a model on it is refused if they overlap.
     allow_unguarded: bool = False
+    # What a document passes besides the cleaning, by name (docs/corpus.md): true, false or the filter's settings. They
+    # run in a fixed order, whatever the order here; a filter that is not named is on or off as is its default.
+    filters: dict[str, bool | dict[str, Any]] = Field(default={}, validate_default=True)
+    workers: int | None = Field(default=None, ge=1, exclude=True)  # processes on this machine; None: as many as cores
+    unit_bytes: int = Field(default=32 << 20, ge=1, exclude=True)  # text that is finished or not as a whole, about
+    launch: Launch = Field(default=Launch(), exclude=True)
+
+    @field_validator("filters")
+    @classmethod
+    def _whole(cls, asked: dict[str, bool | dict[str, Any]]) -> dict[str, bool | dict[str, Any]]:
+        """Every filter with all of its settings, so that the manifest says which were on."""
+        chosen = resolve_filters(asked)
+        return {name: chosen[name].model_dump(mode="json") if name in chosen else False for name in FILTERS}

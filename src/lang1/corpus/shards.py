@@ -29,7 +29,7 @@ class ShardWriter:
         folder: the source's folder, made if it is not there.
         prefix: ``""`` for training documents, ``"val-"`` for validation documents.
         dtype: see :func:`token_dtype`.
-        eot_id: appended to every document.
+        eot_id: appended by :meth:`add`.
         shard_tokens: a file is closed when it holds this many tokens.
     """
 
@@ -38,7 +38,7 @@ class ShardWriter:
     ) -> None:
         self.folder, self.prefix, self.dtype, self.shard_tokens = folder, prefix, dtype, shard_tokens
         self.tokens = self.documents = 0
-        self._eot = np.array([eot_id], dtype=dtype).tobytes()
+        self._eot = np.array([eot_id], dtype=dtype)
         self._shard = self._in_shard = 0
         self._ends = array.array("Q")
         self._stream: BinaryIO | None = None
@@ -54,16 +54,32 @@ class ShardWriter:
 
     def add(self, tokens: npt.NDArray[np.integer]) -> None:
         """Append one document, shape (n,), and its end-of-text token."""
-        if self._stream is None:
-            self._stream = (self.folder / f"{self.prefix}tokens-{self._shard:05d}.bin").open("wb")
-        self._stream.write(tokens.astype(self.dtype).tobytes())
-        self._stream.write(self._eot)
-        self._in_shard += len(tokens) + 1
-        self._ends.append(self._in_shard)
-        self.tokens += len(tokens) + 1
-        self.documents += 1
-        if self._in_shard >= self.shard_tokens:
-            self._close()
+        self.extend(np.concatenate([tokens.astype(self.dtype), self._eot]), np.array([len(tokens) + 1]))
+
+    def extend(self, tokens: npt.NDArray[np.unsignedinteger], lengths: npt.NDArray[np.integer]) -> None:
+        """Append documents that already end with their end-of-text token.
+
+        Args:
+            tokens: of all the documents, one after the other, shape (n,), of the writer's type.
+            lengths: tokens of each, shape (documents,), adding up to n.
+        """
+        begun = document = 0
+        ends = np.cumsum(lengths, dtype=np.int64)
+        while document < len(ends):
+            if self._stream is None:
+                self._stream = (self.folder / f"{self.prefix}tokens-{self._shard:05d}.bin").open("wb")
+            # The file is closed by the first document with which it holds enough.
+            last = int(np.searchsorted(ends, begun + self.shard_tokens - self._in_shard))
+            last = min(last, len(ends) - 1)
+            stop = int(ends[last])
+            self._stream.write(np.ascontiguousarray(tokens[begun:stop]).data)
+            self._ends.frombytes((ends[document : last + 1] - begun + self._in_shard).astype("<u8").tobytes())
+            self._in_shard += stop - begun
+            self.tokens += stop - begun
+            self.documents += last + 1 - document
+            begun, document = stop, last + 1
+            if self._in_shard >= self.shard_tokens:
+                self._close()
 
     def _close(self) -> None:
         if self._stream is None:

@@ -1,181 +1,278 @@
-"""From documents to the token shards of one source: clean, leave out, tokenize, write, count."""
+"""One input unit, from its text to its tokens: read, clean, filter, tokenize, write, count.
+
+A unit's work is three files: ``unit-NNNNN.bin`` (tokens, each document closed by the end-of-text token),
+``unit-NNNNN.npy`` (a row a document, :data:`ROW`) and, last, ``unit-NNNNN.json`` (its key and counts). Each is written
+to a temporary name and renamed, so that a unit is there as a whole or not at all.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+import itertools
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lang1.common.errors import InputError
+from lang1.common.artefact import read_json
+from lang1.common.errors import ArtefactError
 from lang1.common.identity import patient_hash
-from lang1.common.progress import Meter
-from lang1.corpus.notes import validation_draw
-from lang1.corpus.settings import Cleaning, CorpusSettings
-from lang1.corpus.shards import ShardWriter, token_dtype
+from lang1.corpus.filters import Document, Filter, Report
+from lang1.corpus.general import read_general
+from lang1.corpus.notes import EligibleNotes, validation_draw
+from lang1.corpus.settings import Cleaning
+from lang1.corpus.shards import token_dtype
+from lang1.corpus.tasks import ENCODE, Piece, Plan, Source
 from lang1.text.clean import STEPS
 from lang1.text.tokenizer import Tokenizer
 
+# A document of a unit: its tokens, its number among the documents read from the unit, and for a note the hash and the
+# validation draw of its patient.
+ROW = np.dtype([("tokens", "<u4"), ("number", "<u4"), ("unit", "<i8"), ("draw", "<f8")])
+NON_ASCII = "drop_non_ascii"
+WRITTEN = "written"
 # Documents tokenized together: enough to keep the tokenizer's threads busy, little in memory.
 _BATCH_DOCUMENTS = 512
-_MERGE_PATIENTS = 500_000
 
 
-@dataclass(frozen=True)
-class Document:
-    """One text on its way into a corpus.
-
-    Attributes:
-        text: as stored at its source.
-        unit: what stays together on one side of training and validation: the patient, or the document itself.
-    """
-
-    text: str
-    unit: str
-
-
-@dataclass
-class SourceReport:
-    """What became of one source's documents."""
-
-    left_out: Counter[str] = field(default_factory=Counter)
-    changed: Counter[str] = field(default_factory=Counter)  # documents that a cleaning step changed
-    removed: Counter[str] = field(default_factory=Counter)  # characters by which a cleaning step shortened them
-    documents: int = 0
-    val_documents: int = 0
-    tokens: int = 0
-    val_tokens: int = 0
-    words: int = 0
-    characters: int = 0
-
-    def extra(self, weight: float) -> dict[str, Any]:
-        """What ``manifest.extra["sources"]`` says of this source."""
-        written = self.tokens + self.val_tokens
-        closing = self.documents + self.val_documents  # end-of-text tokens belong to no word
-        return {
-            "tokens": self.tokens,
-            "documents": self.documents,
-            "val_tokens": self.val_tokens,
-            "val_documents": self.val_documents,
-            "weight": weight,
-            "words": self.words,
-            "characters": self.characters,
-            "tokens_per_word": round((written - closing) / self.words, 4) if self.words else None,
-        }
-
-    def cleaning(self) -> dict[str, dict[str, int]]:
-        """By cleaning step: documents changed and characters removed."""
-        names = [*STEPS, *(name for name in self.changed if name not in STEPS)]
-        return {n: {"documents_changed": self.changed[n], "characters_removed": self.removed[n]} for n in names}
-
-
-class PatientSet:
-    """The hashes of patients, at 8 bytes each: a health system can have tens of millions."""
-
-    def __init__(self) -> None:
-        self._distinct: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._recent: set[int] = set()
-
-    def add(self, patient_id: str) -> None:
-        """Add a patient; once or many times is the same."""
-        self._recent.add(patient_hash(patient_id))
-        if len(self._recent) >= _MERGE_PATIENTS:
-            self.hashes()
-
-    def hashes(self) -> npt.NDArray[np.int64]:
-        """The sorted distinct hashes."""
-        if self._recent:
-            recent = np.fromiter(self._recent, dtype=np.int64, count=len(self._recent))
-            self._distinct = np.union1d(self._distinct, recent)
-            self._recent.clear()
-        return self._distinct
-
-
-def clean(text: str, settings: Cleaning, report: SourceReport) -> str | None:
+def clean(text: str, settings: Cleaning, report: Report) -> str | None:
     """Clean one document and count what each step did; None where it is left out."""
     for name, step in STEPS.items():
         before, text = text, step(text)
         if text != before:
-            report.changed[name] += 1
-            report.removed[name] += len(before) - len(text)
+            _count_change(report, name, len(before) - len(text))
     if settings.ascii_only and not text.isascii():
         # The tokenizer drops these (see Cleaning.ascii_only); they are counted here.
-        report.changed["drop_non_ascii"] += 1
-        report.removed["drop_non_ascii"] += sum(not c.isascii() for c in text)
+        _count_change(report, NON_ASCII, sum(not c.isascii() for c in text))
     held = next((mark for mark in settings.placeholders if mark in text), None)
     if held is not None:
-        report.left_out[f"holds the placeholder {held}"] += 1
+        report.leave_out(f"holds the placeholder {held}")
         return None
-    words = len(text.split())
-    if words < settings.min_words or not text:
-        report.left_out[f"under {max(settings.min_words, 1)} words"] += 1
-        return None
-    report.words += words
-    report.characters += len(text)
-    return text
+    return text if long_enough(text, settings, report) else None
 
 
-def write_source(
-    name: str,
-    documents: Iterable[Document],
-    total: int | None,
-    folder: Path,
-    tokenizer: Tokenizer,
-    settings: CorpusSettings,
-    patients: PatientSet | None = None,
-) -> SourceReport:
-    """Write one source's shards.
+def long_enough(text: str, settings: Cleaning, report: Report) -> bool:
+    """Whether a document has enough words; counted where it has not."""
+    if text and len(text.split()) >= settings.min_words:
+        return True
+    report.leave_out(f"under {max(settings.min_words, 1)} words")
+    return False
 
-    Whole units are held out for validation, by a hash of the unit; the unit of the first document too, so that
-    there is always one.
+
+def read_unit(plan: Plan, source: Source, unit: int, report: Report) -> Iterator[Document]:
+    """The documents of a unit as stored, with their places."""
+    numbers = itertools.count(unit << 32)
+    for piece in source.units[unit]:
+        for document in _read_piece(source, piece, report):
+            place = next(numbers)
+            owner = document.unit or f"{source.name}:{place}"
+            yield replace(document, unit=owner, place=place, source=source.name)
+
+
+def pass_documents(
+    documents: Iterable[Document], settings: Cleaning, filters: Sequence[Filter[Any]], report: Report
+) -> Iterator[Document]:
+    """The documents that the cleaning and the filters let through, in order."""
+    for document in documents:
+        text = clean(document.text, settings, report)
+        if text is None:
+            continue
+        found: Document | None = replace(document, text=text)
+        for one in filters:
+            found = one.apply(found, report) if found is not None else None
+        # A filter that took passages out may have left too little.
+        if found is not None and (found.text == text or long_enough(found.text, settings, report)):
+            yield found
+
+
+def do_task(file: Path, stage: str, name: str, unit: int) -> int:
+    """Do one task of a plan, unless it is done; safe to be called anywhere, any number of times.
 
     Args:
-        name: the source's name, for the person at the terminal.
-        documents: read once, in order.
-        total: how many there are, where known.
-        folder: where the shards go.
-        tokenizer: encodes the cleaned text.
-        settings: cleaning, validation share, shard size.
-        patients: where units are patients, gets those with a document inside.
+        file: the plan.
+        stage: ``encode``, or the filter that is prepared.
+        name: of the source.
+        unit: number of the unit.
+
+    Returns:
+        How many documents were read.
 
     Raises:
-        InputError: nothing is left for training.
+        InputError: text that cannot be read, by file and line.
+        ArtefactError: the plan or an input folder is damaged.
     """
-    report = SourceReport()
-    dtype = token_dtype(tokenizer.vocab_size)
-    layout = (dtype, tokenizer.eot_id, settings.shard_tokens)
-    first: str | None = None
-    with (
-        ShardWriter(folder, "", *layout) as train,
-        ShardWriter(folder, "val-", *layout) as val,
-        Meter(f"corpus: {name}", total, "documents") as meter,
-    ):
-        for batch in _batches(documents):
-            kept = [(text, d.unit) for d in batch if (text := clean(d.text, settings.cleaning, report)) is not None]
-            for tokens, (_, unit) in zip(tokenizer.encode_batch([text for text, _ in kept]), kept, strict=True):
-                first = unit if first is None else first
-                if patients is not None:
-                    patients.add(unit)
-                held_out = settings.val_share > 0 and (unit == first or validation_draw(unit) < settings.val_share)
-                (val if held_out else train).add(tokens)
-            meter.add(len(batch))
-    report.tokens, report.documents = train.tokens, train.documents
-    report.val_tokens, report.val_documents = val.tokens, val.documents
-    if not report.documents:
-        why = "; ".join(f"{count} {reason}" for reason, count in report.left_out.items())
-        raise InputError(
-            f"source '{name}': no document is left for training ({report.val_documents} held out for validation"
-            f"{'; ' + why if why else ''}). Check what was left out, or the note types, or set val_share to 0."
-        )
-    return report
+    plan = load_plan(file)
+    source = plan.source(name)
+    state = unit_file(plan, source, stage, unit, "json")
+    key = plan.key(source, stage, unit)
+    done = finished(state, key)
+    if done is not None:
+        return int(done["read"])
+    state.parent.mkdir(parents=True, exist_ok=True)
+    state.unlink(missing_ok=True)  # before its files change: an old key must never stand beside new tokens
+    report = Report()
+    filters = _filters(file, name, stage)
+    documents = _counted(read_unit(plan, source, unit, report), report)
+    passed = pass_documents(documents, plan.settings.cleaning, filters, report)
+    if stage == ENCODE:
+        files = [unit_file(plan, source, stage, unit, kind) for kind in ("bin", "npy")]
+        _encode(passed, bool(source.rules), _tokenizer(file), files, report)
+    else:
+        out = unit_file(plan, source, stage, unit, "part")
+        temporary = temporary_name(out)
+        plan.filter(source, stage, prepared=False).collect(passed, temporary)
+        _settle(temporary, out)
+    read = report.of("read")["documents"]
+    write_state(state, {"key": key, "read": read, **report.to_json()})
+    return read
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    iterator = iter(documents)
-    while batch := list(islice(iterator, _BATCH_DOCUMENTS)):
-        yield batch
+def combine(file: Path, stage: str) -> None:
+    """Combine what a filter's stage collected, for each source that passes it, unless that is done.
+
+    Raises:
+        ArtefactError: a unit of the stage is not finished.
+    """
+    plan = load_plan(file)
+    for source in plan.users(stage):
+        one = plan.filter(source, stage, prepared=False)
+        out = plan.artefact(source, stage)
+        state, key = out.with_suffix(".json"), plan.key(source, stage)
+        if finished(state, key) is not None:
+            continue
+        units = range(len(source.units)) if one.collects else range(0)
+        check_finished(plan, source, stage, units)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        state.unlink(missing_ok=True)
+        temporary = temporary_name(out)
+        one.combine([unit_file(plan, source, stage, unit, "part") for unit in units], temporary)
+        _settle(temporary, out)
+        write_state(state, {"key": key})
+
+
+def check_finished(plan: Plan, source: Source, stage: str, units: Iterable[int]) -> list[dict[str, Any]]:
+    """The states of finished units, in order.
+
+    Raises:
+        ArtefactError: one is not finished.
+    """
+    states = []
+    for unit in units:
+        state = finished(unit_file(plan, source, stage, unit, "json"), plan.key(source, stage, unit))
+        if state is None:
+            raise ArtefactError(
+                f"{plan.work}: unit {unit} of source '{source.name}' is not finished ({stage}): run its tasks again."
+            )
+        states.append(state)
+    return states
+
+
+def finished(state: Path, key: str) -> dict[str, Any] | None:
+    """The state of a piece of work if it was finished under this key, else None."""
+    if not state.exists():
+        return None
+    value: dict[str, Any] = read_json(state)
+    return value if value.get("key") == key else None
+
+
+def write_state(file: Path, value: dict[str, Any]) -> None:
+    """Write a state file under its name as a whole, on the disk before it is seen."""
+    temporary = temporary_name(file)
+    temporary.write_text(json.dumps(value, ensure_ascii=False) + "\n", encoding="utf-8")
+    _settle(temporary, file)
+
+
+def unit_file(plan: Plan, source: Source, stage: str, unit: int, kind: str) -> Path:
+    """A file of a unit's work at a stage."""
+    return plan.folder(source, stage) / f"unit-{unit:05d}.{kind}"
+
+
+def temporary_name(file: Path) -> Path:
+    """A name that no other process on any machine uses at this moment."""
+    return file.with_name(f".{file.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+@lru_cache(maxsize=1)
+def load_plan(file: Path) -> Plan:
+    """A plan, read once a process (:func:`forget` for a process that makes several)."""
+    return Plan.load(file)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(file: Path) -> Tokenizer:
+    return Tokenizer.load(file.parent / "tokenizer")
+
+
+@lru_cache(maxsize=4)
+def _filters(file: Path, name: str, stage: str) -> list[Filter[Any]]:
+    plan = load_plan(file)
+    source = plan.source(name)
+    return [plan.filter(source, one, prepared=True) for one in plan.before(source, stage)]
+
+
+def forget() -> None:
+    """Forget plan, tokenizer and filters: the next task reads them again."""
+    for cached in (load_plan, _tokenizer, _filters):
+        cached.cache_clear()
+
+
+def _read_piece(source: Source, piece: Piece, report: Report) -> Iterator[Document]:
+    file = Path(piece.file)
+    if piece.rules >= 0:
+        assert piece.stop is not None
+        yield from EligibleNotes(source.rules[piece.rules]).read(file, piece.start, piece.stop, report)
+    else:
+        for text in read_general(file, source.text_field, piece.start, piece.stop):
+            yield Document(text, unit="")
+
+
+def _counted(documents: Iterable[Document], report: Report) -> Iterator[Document]:
+    for document in documents:
+        report.count("read", "documents")
+        yield document
+
+
+def _encode(
+    documents: Iterator[Document], are_notes: bool, tokenizer: Tokenizer, files: Sequence[Path], report: Report
+) -> None:
+    """Tokenize and write a unit's documents: ``files`` are those of the tokens and of the rows."""
+    dtype, eot = token_dtype(tokenizer.vocab_size), tokenizer.eot_id
+    closing = np.array([eot], dtype=dtype).tobytes()
+    tokens_file, rows_file = files
+    rows: list[np.ndarray[Any, Any]] = [np.empty(0, dtype=ROW)]
+    temporary = temporary_name(tokens_file)
+    with temporary.open("wb") as stream:
+        while batch := list(itertools.islice(documents, _BATCH_DOCUMENTS)):
+            encoded = tokenizer.encode_batch([document.text for document in batch])
+            table = np.zeros(len(batch), dtype=ROW)
+            for at, (document, tokens) in enumerate(zip(batch, encoded, strict=True)):
+                stream.write(tokens.astype(dtype).tobytes())
+                stream.write(closing)
+                number = document.place & 0xFFFFFFFF
+                owner = (patient_hash(document.unit), validation_draw(document.unit)) if are_notes else (0, 0.0)
+                table[at] = (len(tokens) + 1, number, *owner)
+                report.count(WRITTEN, "words", len(document.text.split()))
+                report.count(WRITTEN, "characters", len(document.text))
+            rows.append(table)
+    _settle(temporary, tokens_file)
+    temporary = temporary_name(rows_file)
+    with temporary.open("wb") as stream:
+        np.save(stream, np.concatenate(rows))
+    _settle(temporary, rows_file)
+
+
+def _settle(temporary: Path, file: Path) -> None:
+    """Put a file on the disk, then under its name: a machine that loses power does not keep the name alone."""
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(file)
+
+
+def _count_change(report: Report, name: str, characters: int) -> None:
+    report.count(name, "documents_changed")
+    report.count(name, "characters_removed", characters)
