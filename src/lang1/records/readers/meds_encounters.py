@@ -155,13 +155,15 @@ def _link(stage: Staging, where: str, relation: str, hours_after: float) -> None
         WITH mine AS (SELECT * FROM events WHERE {where}),
         keys AS (SELECT subject_id, key, arg_min(encounter_id, (starts, encounter_id)) AS by_key
             FROM stays WHERE key IS NOT NULL GROUP BY ALL),
+        -- A stay without an end holds what comes before the next stay.
+        spans AS (SELECT *, coalesce(ends + {gap}, lead(starts) OVER (PARTITION BY subject_id ORDER BY starts),
+            'infinity'::TIMESTAMP) AS until FROM stays),
         by_time AS (
             SELECT m._file, m._row, arg_max(s.encounter_id,
                     (s.encounter_class IN ('inpatient', 'observation'), s.starts, s.encounter_id)) AS encounter_id
-            FROM mine m JOIN stays s ON s.subject_id = m.subject_id AND CASE
-                WHEN m.time = date_trunc('day', m.time) THEN m.time BETWEEN date_trunc('day', s.starts)
-                    AND coalesce(s.ends + {gap}, 'infinity'::TIMESTAMP)
-                ELSE m.time BETWEEN s.starts AND coalesce(s.ends + {gap}, 'infinity'::TIMESTAMP) END
+            FROM mine m JOIN spans s ON s.subject_id = m.subject_id AND m.time <= s.until
+                AND m.time >= CASE WHEN m.time = date_trunc('day', m.time) THEN date_trunc('day', s.starts)
+                    ELSE s.starts END
             WHERE m.key IS NULL GROUP BY ALL
         )
         SELECT m.*, coalesce(k.by_key, t.encounter_id) AS encounter_id FROM mine m
