@@ -67,7 +67,6 @@ class CopyForward(Filter[CopyForwardSettings]):
 
     name: ClassVar[str] = "copy_forward"
     settings_class: ClassVar[type[FilterSettings]] = CopyForwardSettings
-    on_by_default: ClassVar[bool] = True
     for_general: ClassVar[bool] = False
     prepares: ClassVar[bool] = True
     collects: ClassVar[bool] = True
@@ -188,8 +187,9 @@ def _by_patient(collected: Sequence[Path], rows: int = _SORT_ROWS) -> Iterator[t
         found: list[tuple[Array, Array, Array]] = []
         for path in collected:
             notes, keys, spans = map_arrays(path)
-            # Patient hashes have 63 bits.
-            first, last = (int(np.searchsorted(notes[0], np.uint64(limit))) for limit in (low, high))
+            first = int(np.searchsorted(notes[0], np.int64(low)))
+            # Patient hashes have 63 bits: there is none from 2**63 on, and int64 could not say so.
+            last = int(np.searchsorted(notes[0], np.int64(high))) if high < 2**63 else notes.shape[1]
             ends = np.concatenate([[0], np.cumsum(notes[3])])
             some = slice(int(ends[first]), int(ends[last]))
             found.append((notes[:, first:last], keys[some], spans[:, some]))

@@ -80,7 +80,6 @@ class Duplicates(Filter[DuplicateSettings]):
 
     name: ClassVar[str] = "duplicates"
     settings_class: ClassVar[type[FilterSettings]] = DuplicateSettings
-    on_by_default: ClassVar[bool] = True
     prepares: ClassVar[bool] = True
     collects: ClassVar[bool] = True
 

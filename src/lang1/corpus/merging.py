@@ -59,12 +59,10 @@ class Merged:
         }
 
     def cleaning(self) -> dict[str, dict[str, int]]:
-        """By cleaning step: documents changed and characters removed."""
+        """By cleaning step: documents changed and characters removed, or left unchanged by a step switched off."""
         names = [*STEPS, *([NON_ASCII] if NON_ASCII in self.report.counts else [])]
-        return {
-            name: {what: self.report.of(name)[what] for what in ("documents_changed", "characters_removed")}
-            for name in names
-        }
+        always = {"documents_changed": 0, "characters_removed": 0}
+        return {name: {**always, **dict(sorted(self.report.of(name).items()))} for name in names}
 
     def filtering(self, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
         """By filter that the source passed: what it counted."""

@@ -15,8 +15,16 @@ NOTES = "notes"
 
 
 class Cleaning(Settings):
-    """Which documents are left out, beyond the cleaning that every note gets wherever a model reads it."""
+    """How documents are cleaned, and which are left out.
 
+    The first three steps are those that every note gets wherever a model reads one (``text/clean.py``). One that is
+    switched off leaves the text as it is and counts the documents that it would have changed; the model then meets
+    in training what it will not meet afterwards.
+    """
+
+    drop_malformed: bool = True
+    normalise_punctuation: bool = True
+    collapse_space: bool = True
     min_words: int = Field(default=10, ge=0)  # documents with fewer words are left out (the paper's rule)
     # Documents that hold one of these are left out: marks of a failed export, not text (the paper's rule).
     placeholders: tuple[str, ...] = ("<NA>",)

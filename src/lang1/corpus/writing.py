@@ -43,9 +43,14 @@ _BATCH_DOCUMENTS = 512
 def clean(text: str, settings: Cleaning, report: Report) -> str | None:
     """Clean one document and count what each step did; None where it is left out."""
     for name, step in STEPS.items():
-        before, text = text, step(text)
-        if text != before:
-            _count_change(report, name, len(before) - len(text))
+        cleaned = step(text)
+        if cleaned == text:
+            continue
+        if not getattr(settings, name):
+            report.count(name, "documents_left_unchanged")
+            continue
+        _count_change(report, name, len(text) - len(cleaned))
+        text = cleaned
     if settings.ascii_only and not text.isascii():
         # The tokenizer drops these (see Cleaning.ascii_only); they are counted here.
         _count_change(report, NON_ASCII, sum(not c.isascii() for c in text))
