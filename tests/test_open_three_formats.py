@@ -144,7 +144,8 @@ def test_the_same_patients_and_admissions(sources: dict[str, Source], admissions
         True: 275,
         False: 577,
     }
-    assert sources["omop"].records.folder.manifest.counts["encounters"] == 852
+    totals = {name: source.records.folder.manifest.counts["encounters"] for name, source in sources.items()}
+    assert totals == {"native": 275 + 236, "omop": 852, "meds": 275}
     # The native reader also keeps the visits to the emergency department; MEDS takes them for part of the admission.
     classes = {
         name: Counter(e["encounter_class"] for e in source.encounters().values()) for name, source in sources.items()
@@ -172,10 +173,17 @@ def test_times_differ_only_where_a_source_moved_them(
         if began != admitted:
             assert began == min([*registered, admitted])
             earlier, other_day = earlier + 1, other_day + (began.date() < admitted.date())
-        # A discharge at midnight on the day of a death in hospital: the native reader takes the hour of the death.
+        # A discharge just after midnight, hours before the death of that day: the native reader takes that hour.
         native = encounters["native"][stay]["discharge_time"]
         assert native == left or (native == datetime.fromisoformat(row["deathtime"]) and native.date() == left.date())
     assert (earlier, other_day) == (180, 45)
+    inpatient = [stay for stay, e in encounters["native"].items() if e["encounter_class"] == "inpatient"]
+    assert (
+        sum(
+            encounters["omop"][s]["admit_time"].date() < encounters["native"][s]["admit_time"].date() for s in inpatient
+        )
+        == 36
+    )
     assert (
         sum(encounters["native"][s]["discharge_time"] != encounters["meds"][s]["discharge_time"] for s in admissions)
         == 4
@@ -196,6 +204,11 @@ def test_deaths(sources: dict[str, Source], admissions: dict[str, dict[str, str]
     for name, found in deaths.items():
         at_midnight = sum(time.hour == time.minute == 0 for time in found.values())
         assert at_midnight == {"native": 31, "meds": 16, "omop": 3}[name]  # known by the day, or written so
+    # The OMOP ETL took the discharge for the death where it came first.
+    stated = {
+        row["subject_id"]: min(row["deathtime"], row["dischtime"]) for row in admissions.values() if row["deathtime"]
+    }
+    assert {rewritten[p]: str(t) for p, t in deaths["omop"].items()} == stated
     for source in sources.values():
         assert sum(e["disposition"] == "expired" for e in source.encounters().values()) == 15
 
@@ -243,6 +256,22 @@ def test_meds_labels_are_those_of_the_native_files(sources: dict[str, Source]) -
         "comorbidity": 233,
         "readmission": 213,
     }
+    assert sum(sources["meds"].labels["readmission"].values()) == 47
+
+
+def test_what_only_some_formats_carry(sources: dict[str, Source]) -> None:
+    encounters = {name: source.encounters() for name, source in sources.items()}
+    for column in ("admission_type", "disposition", "payer"):
+        assert all(e[column] == encounters["native"][stay][column] for stay, e in encounters["meds"].items())
+    assert all(e["disposition"] == encounters["native"][stay]["disposition"] for stay, e in encounters["omop"].items())
+    other = [
+        s for s, e in encounters["omop"].items() if e["admission_type"] != encounters["native"][s]["admission_type"]
+    ]
+    assert len(other) == 156 and {e["payer"] for e in encounters["omop"].values()} == {None}
+    principal = {
+        name: ask(s.records, "SELECT count(*) FROM diagnoses WHERE position = 1")[0][0] for name, s in sources.items()
+    }
+    assert principal == {"native": 275, "meds": 0, "omop": 0}
 
 
 def test_omop_labels_differ_where_the_etl_moved_facts(
@@ -261,4 +290,13 @@ def test_omop_labels_differ_where_the_etl_moved_facts(
         assert admissions[stay]["edregtime"][:10] < admissions[stay]["admittime"][:10]
     # One stay loses points with the codes that lie in the observation table.
     (fewer,) = differ["comorbidity"]
+    lost = {
+        name: {
+            code
+            for code, stay in ask(source.records, "SELECT code, encounter_id FROM diagnoses")
+            if source.stay_of[stay] == fewer
+        }
+        for name, source in (("native", sources["native"]), ("omop", sources["omop"]))
+    }
+    assert "Z992" in lost["native"] - lost["omop"]
     assert omop["comorbidity"][fewer] < native["comorbidity"][fewer]

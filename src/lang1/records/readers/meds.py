@@ -24,7 +24,7 @@ from lang1.common.settings import Settings
 from lang1.records.readers.meds_codes import Known, MedsCodes, classify
 from lang1.records.readers.meds_encounters import create_encounters, put_encounters, put_linked, put_patients
 from lang1.records.readers.source import name
-from lang1.records.readers.staging import OnBadRows, Staging, staging
+from lang1.records.readers.staging import MEMORY, THREADS, OnBadRows, Staging, staging
 from lang1.records.schema import TimeBasis
 from lang1.records.store import CompleteThrough, Limit, RecordsMeta, VitalStatus, quoted
 
@@ -171,7 +171,7 @@ def open_dataset(source: Path) -> Dataset:
 
 def _look(dataset: Dataset, settings: MedsSettings) -> tuple[list[Known], RecordsMeta]:
     """The codes that mean something, and what the records say about themselves."""
-    with duckdb.connect(":memory:", config={"threads": 2}) as connection:
+    with duckdb.connect(":memory:", config={"memory_limit": MEMORY, "threads": THREADS}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         counted = _asked(
             connection,

@@ -17,7 +17,7 @@ from lang1.records.readers.omop_events import create_coded, put_diagnoses, put_n
 from lang1.records.readers.omop_settings import OmopSettings
 from lang1.records.readers.omop_source import Cdm, find_cdm
 from lang1.records.readers.omop_sql import Times, case, column_of, has_icd, identity, unmapped
-from lang1.records.readers.staging import Staging, staging
+from lang1.records.readers.staging import MEMORY, THREADS, Staging, staging
 from lang1.records.store import Limit, RecordsMeta, VitalStatus
 
 TABLES = (
@@ -30,7 +30,7 @@ PERSON = (
     "ethnicity_concept_id", "location_id", "gender_source_value", "race_source_value", "ethnicity_source_value",
 )  # fmt: skip
 VISIT = (
-    "visit_start_datetime", "visit_end_date", "visit_end_datetime", "visit_source_value", "visit_source_concept_id",
+    "visit_start_date", "visit_start_datetime", "visit_end_date", "visit_end_datetime", "visit_source_value", "visit_source_concept_id",
     "care_site_id", "preceding_visit_occurrence_id", "admitted_from_concept_id", "admitted_from_source_value",
     "admitting_source_concept_id", "admitting_source_value", "discharged_to_concept_id", "discharged_to_source_value",
     "discharge_to_concept_id", "discharge_to_source_value",
@@ -86,7 +86,7 @@ def _meta(source: Path, cdm: Cdm, settings: OmopSettings) -> RecordsMeta:
     Raises:
         InputError: what labels depend on is not declared.
     """
-    with duckdb.connect(":memory:") as connection:
+    with duckdb.connect(":memory:", config={"memory_limit": MEMORY, "threads": THREADS}) as connection:
         cdm.attach(connection)
         system, release = _about(connection, cdm)
         try:
@@ -208,7 +208,7 @@ def _create_visits(stage: Staging, cdm: Cdm, settings: OmopSettings) -> None:
     stage.read(
         "visit_occurrence",
         cdm.tables["visit_occurrence"],
-        ["visit_occurrence_id", "person_id", "visit_concept_id", "visit_start_date"],
+        ["visit_occurrence_id", "person_id", "visit_concept_id"],
         VISIT,
     )
     stage.set_aside("visit_occurrence", "visit_occurrence_id IS NULL", "no visit_occurrence_id")
