@@ -19,6 +19,7 @@ from lang1.records.readers.mimic_source import find_module, tables_in
 from lang1.records.readers.mimic_stays import (
     Clock,
     drop_repeats,
+    parent_of,
     put_emergency,
     put_fields,
     put_patients,
@@ -212,17 +213,13 @@ def _notes(stage: Staging, files: Sequence[SourceFile], settings: MimicIIISettin
         ["hadm_id", "chartdate", "charttime", "storetime", "description", "iserror"],
     )
     stage.set_aside("noteevents", "iserror = '1'", "an entry that was marked as an error")
-    stage.connection.execute("""
+    stage.connection.execute(f"""
         ALTER TABLE noteevents ADD COLUMN parent VARCHAR;
         CREATE TEMP TABLE heads AS
         SELECT row_id, hadm_id, coalesce(description ILIKE 'addendum%', false) AS addendum,
             (coalesce(try_cast(chartdate AS TIMESTAMP), TIMESTAMP '1800-01-01'), try_cast(row_id AS BIGINT)) AS place
         FROM noteevents WHERE lower(category) = 'discharge summary' AND hadm_id IS NOT NULL;
-        CREATE TEMP TABLE parents AS
-        SELECT a.row_id, coalesce(max_by(n.row_id, n.place) FILTER (n.place <= a.place), min_by(n.row_id, n.place))
-            AS parent
-        FROM heads a JOIN heads n ON n.hadm_id = a.hadm_id AND NOT n.addendum WHERE a.addendum
-        GROUP BY a.row_id, a.place;
+        CREATE TEMP TABLE parents AS SELECT row_id, parent FROM ({parent_of("row_id")}) WHERE addendum;
         UPDATE noteevents SET parent = p.parent FROM parents p WHERE noteevents.row_id = p.row_id;
         DROP TABLE heads; DROP TABLE parents""")
     orphan = """(parent IS NULL AND lower(category) = 'discharge summary'

@@ -20,6 +20,7 @@ from lang1.records.readers.mimic_source import find_module, tables_in
 from lang1.records.readers.mimic_stays import (
     Clock,
     drop_repeats,
+    parent_of,
     put_emergency,
     put_fields,
     put_patients,
@@ -217,7 +218,7 @@ def _codes(stage: Staging, files: dict[str, list[SourceFile]]) -> None:
         CASE WHEN icd_version NOT IN ('9', '10') THEN 'icd_version is neither 9 nor 10' END AS _bad, _file, _row{more}
         FROM {table}"""
     stage.put("diagnoses", select.format(tenth="ICD-10-CM", more="", table="diagnoses_icd"))
-    more = ", chartdate AS performed_time"
+    more = ", split_part(chartdate, ' ', 1) AS performed_time"
     stage.put("procedures", select.format(tenth="ICD-10-PCS", more=more, table="procedures_icd"))
 
 
@@ -261,7 +262,7 @@ def _addendum() -> str:
 
 
 def _parents(stage: Staging, relation: str, details: Sequence[SourceFile]) -> None:
-    """Add ``parent``: what the detail table says, else the note before the addendum in its admission, else the first."""
+    """Add ``parent``: as the detail table says, else the note before the addendum in its admission, else the first."""
     stage.connection.execute(f"ALTER TABLE {relation} ADD COLUMN parent VARCHAR")
     stage.read("details", details, ["note_id", "field_name", "field_value"])
     order = (
@@ -274,10 +275,8 @@ def _parents(stage: Staging, relation: str, details: Sequence[SourceFile]) -> No
         SELECT note_id, min(field_value) AS parent FROM details
         WHERE lower(field_name) = 'parent_note_id' AND field_value IS NOT NULL GROUP BY note_id;
         CREATE TEMP TABLE parents AS
-        SELECT a.note_id, coalesce(any_value(s.parent), max_by(n.note_id, n.place) FILTER (n.place <= a.place),
-            min_by(n.note_id, n.place)) AS parent
-        FROM heads a LEFT JOIN said s USING (note_id)
-        LEFT JOIN heads n ON n.hadm_id = a.hadm_id AND NOT n.addendum
-        WHERE a.addendum OR s.parent IS NOT NULL GROUP BY a.note_id, a.place;
+        SELECT a.note_id, coalesce(s.parent, CASE WHEN a.addendum THEN a.parent END) AS parent
+        FROM ({parent_of("note_id")}) a LEFT JOIN said s USING (note_id)
+        WHERE a.addendum OR s.parent IS NOT NULL;
         UPDATE {relation} SET parent = p.parent FROM parents p WHERE {relation}.note_id = p.note_id;
         DROP TABLE heads; DROP TABLE said; DROP TABLE parents; DROP TABLE details""")

@@ -62,7 +62,8 @@ def read_stays(
         CREATE TABLE stays AS
         WITH timed AS (
             SELECT *, {iso_time("admittime", "start_of_day")} AS admit,
-                {iso_time("dischtime", "end_of_day")} AS left_at, {iso_time("deathtime", "start_of_day")} AS death, {iso_time("edregtime", "start_of_day")} AS ed_in,
+                {iso_time("dischtime", "end_of_day")} AS left_at,
+                {iso_time("deathtime", "start_of_day")} AS death, {iso_time("edregtime", "start_of_day")} AS ed_in,
                 coalesce(race, ethnicity) AS said_race,
                 coalesce(hospital_expire_flag = '1', false) AS flagged,
                 coalesce(upper(discharge_location) IN ({died}), false) AS placed,
@@ -97,7 +98,6 @@ def read_stays(
                 WHEN ends < admit THEN 'discharge before admission' END AS bad
         FROM ended e LEFT JOIN persons p USING (subject_id) LEFT JOIN first_service f ON f.hadm_id = e.hadm_id
         ORDER BY e._file, e._row""")
-    _count_conflicts(stage)
     stage.set_aside(
         "stays",
         """bad IS NULL AND EXISTS (
@@ -105,6 +105,7 @@ def read_stays(
             AND d.bad IS NULL AND d.disposition = 'expired' AND coalesce(d.death, d.ends) <= stays.admit)""",
         "admitted after a death in hospital (organ donation)",
     )
+    _count_conflicts(stage)
     stage.connection.execute(f"""
         CREATE TABLE prior AS
         SELECT s.hadm_id, count(p.hadm_id) AS stays, date_diff('day', max(p.ends), any_value(s.admit)) AS days
@@ -181,18 +182,23 @@ def put_emergency(stage: Staging, visits: str, clock: Clock) -> None:
         clock: ages and years.
         visits: SQL that yields ``visit, subject_id, came, gone`` (text), ``disposition``, ``_file`` and ``_row``.
     """
-    came = iso_time("came", "start_of_day")
     stage.put(
         "encounters",
         f"""
-        SELECT 'ed-' || visit AS encounter_id, v.subject_id AS patient_id, 'emergency' AS encounter_class,
-            came AS admit_time, gone AS discharge_time, 'emergency' AS admission_type,
-            'emergency' AS department, {quoted(codes.FACILITY)} AS facility, v.disposition,
-            age AS age_at_admission, low AS year_low, high AS year_high, v._file, v._row
+        SELECT 'ed-' || visit AS encounter_id, subject_id AS patient_id, 'emergency' AS encounter_class,
+            arrived AS admit_time, departed AS discharge_time, 'emergency' AS admission_type,
+            'emergency' AS department, {quoted(codes.FACILITY)} AS facility, disposition,
+            age AS age_at_admission, low AS year_low, high AS year_high, _file, _row,
+            CASE WHEN arrived IS NULL THEN 'an emergency visit without a time of arrival'
+                WHEN gone IS NOT NULL AND departed IS NULL THEN 'an emergency visit whose end is not a time'
+                WHEN departed < arrived THEN 'an emergency visit that ends before it begins' END AS _bad
         FROM (
-            SELECT v.*, {clock.at(came, came)}
-            FROM ({visits}) v LEFT JOIN persons p USING (subject_id)
-        ) v ORDER BY v._file, v._row""",
+            SELECT v.*, {clock.at("arrived", "arrived")}
+            FROM (
+                SELECT *, {iso_time("came", "start_of_day")} AS arrived, {iso_time("gone", "end_of_day")} AS departed
+                FROM ({visits})
+            ) v LEFT JOIN persons p USING (subject_id)
+        ) ORDER BY _file, _row""",
     )
 
 
@@ -239,3 +245,16 @@ def drop_repeats(stage: Staging, relation: str, key: str) -> None:
         f"rowid NOT IN (SELECT min(rowid) FROM {relation} GROUP BY {key})",
         "a row that was there before",
     )
+
+
+def parent_of(note: str) -> str:
+    """SQL: ``heads`` (``hadm_id, addendum, place`` and the id of the note) with ``parent``.
+
+    The parent is the note before it, by ``place``, of the same admission, else the first one; null where there is none.
+    """
+    window = "PARTITION BY hadm_id ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND"
+    whole = f"CASE WHEN hadm_id IS NOT NULL AND NOT addendum THEN {note} END"
+    return f"""SELECT {note}, addendum, coalesce(
+            last_value({whole} IGNORE NULLS) OVER ({window} CURRENT ROW),
+            first_value({whole} IGNORE NULLS) OVER ({window} UNBOUNDED FOLLOWING)) AS parent
+        FROM heads"""

@@ -86,8 +86,9 @@ def _put(stage: Staging, suffix: str, note_type: str, at: str, sections: Mapping
         f"""
         SELECT s.hadm_id || '-rendered-{suffix}' AS note_id, s.subject_id AS patient_id, s.hadm_id AS encounter_id,
             '{note_type}' AS note_type, s.service AS department, {at} AS created_time, {at} AS signed_time,
-            {at} AS available_time, concat_ws(chr(10), upper(replace('{note_type}', '_', ' ')), {_ON_ADMISSION}, {lines})
-            AS text, s._file, s._row
+            {at} AS available_time,
+            concat_ws(chr(10), {quoted(note_type.replace("_", " ").upper())}, {_ON_ADMISSION}, {lines}) AS text,
+            s._file, s._row
         FROM stays s JOIN prior p ON p.hadm_id = s.hadm_id {joins}
         WHERE {asked} AND {at} IS NOT NULL ORDER BY s._file, s._row""",
     )

@@ -118,7 +118,7 @@ def open_source(path: Path, delimiter: str = ",", encoding: Encoding = "utf-8") 
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         try:
             columns = tuple(pq.read_schema(path).names)
         except (pa.ArrowInvalid, OSError) as error:
@@ -126,7 +126,7 @@ def open_source(path: Path, delimiter: str = ",", encoding: Encoding = "utf-8") 
         return SourceFile(path, _distinct(path, columns), "parquet")
     try:
         with (
-            pa.input_stream(str(path), compression=COMPRESSED.get(path.suffix)) as stream,
+            pa.input_stream(str(path), compression=COMPRESSED.get(path.suffix.lower())) as stream,
             io.TextIOWrapper(
                 stream, encoding=encoding.replace("utf-8", "utf-8-sig"), errors="surrogateescape", newline=""
             ) as lines,
