@@ -143,7 +143,7 @@ def _affordable(material: Material, notes: list[tuple[Any, ...]]) -> list[tuple[
         "SELECT coalesce(avg(length(text)), 1) FROM "
         "(SELECT text FROM notes SEMI JOIN inputs USING (note_id) ORDER BY md5(note_id) LIMIT 2000)"
     )
-    most = int(min(settings.most_notes, 10 * settings.most_characters / max(float(letters), 1)))
+    most = int(min(settings.most_notes, 3 * settings.most_characters / max(float(letters), 1)))
     if len(notes) <= most:
         return notes
     # Held-out notes first: a copy needs one of them, and there are fewer.

@@ -6,12 +6,9 @@ import itertools
 from datetime import datetime, timedelta
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from lang1.remede.audit.effects import share
 from lang1.remede.audit.finding import Finding, first, told
 from lang1.remede.audit.material import Material
-from lang1.remede.benchmark import LEFT_OUT
 from lang1.remede.cohort import literal
 from lang1.reporting.numbers import percent, plural
 
@@ -81,8 +78,6 @@ def _left_out(material: Material, task: str) -> list[Finding]:
     """Stays left out since their label is not known: by rule, and their share of all that were eligible by then."""
     limit = material.threshold("left_unobserved", task)
     ledger = [row for row in material.extra.get("ledger", []) if row["task"] == task]
-    table = pq.read_table(material.folder.path / LEFT_OUT)
-    rules = dict(zip(table["rule"].to_pylist(), table["order"].to_pylist(), strict=True)) if table.num_rows else {}
     findings = []
     for before, row in itertools.pairwise(ledger):
         if not _unobserved(row) or before["rows"] == row["rows"]:
@@ -94,7 +89,7 @@ def _left_out(material: Material, task: str) -> list[Finding]:
                 f"{gone:,} of {before['rows']:,} eligible stays ({percent(found.value)}) have no label under "
                 f"'{row['rule']}'; those that stay are a selection."
             )
-            figures = found.figures("share") | {"rule": row["rule"], "named_in_left_out": row["rule"] in rules}
+            figures = found.figures("share") | {"rule": row["rule"]}
             findings.append(
                 Finding(GUARD, (8, 9), task, "warn", said, gone, (), figures, told("left_unobserved", limit))
             )

@@ -10,6 +10,7 @@ from lang1.metrics.auroc import Floats
 from lang1.remede.audit.effects import Ints, corrected, difference_low, exact_low, hit_auroc
 from lang1.remede.audit.finding import Finding, first, told
 from lang1.remede.audit.material import Material, TaskRows
+from lang1.remede.audit.words import WORD
 from lang1.reporting.numbers import fixed, percent, plural
 
 GUARD = "phrases"
@@ -75,7 +76,7 @@ def _judge(material: Material, rows: TaskRows, row_text: Ints, grams: _Grams) ->
         return Finding(GUARD, (1,), task, "not_applicable", said)
     area, odds = material.threshold("phrase_auroc", task), material.threshold("deciding_odds", task)
     decides = material.threshold("deciding_share", task)
-    allowed = {" ".join(p.lower().split()) for p in settings.allowed_phrases.get(task, ())}
+    allowed = [f" {' '.join(WORD.findall(p.lower()))} " for p in settings.allowed_phrases.get(task, ())]
     sides = [_counts(rows, row_text, grams, side) for side in (rows.train, rows.held)]
     tried = int((sides[0][0].sum(axis=1) >= LEAST_NOTES).sum())
     candidates = _candidates(sides[0], classes, area.value, decides.value)
@@ -95,7 +96,7 @@ def _judge(material: Material, rows: TaskRows, row_text: Ints, grams: _Grams) ->
         )
         ppv, prior = float(exact_low(one, one + two, level)), n_one / notes.sum()
         lifts = prior < 0.5 and ppv > decides.value and _lift(ppv, prior) > odds.value
-        if (0.5 + far / 2 > area.value or lifts) and name not in allowed:
+        if (0.5 + far / 2 > area.value or lifts) and not any(f" {name} " in phrases for phrases in allowed):
             bad.append((name, c, value, one / max(one + two, 1)))
     figures = {
         "phrases_tried": tried,

@@ -34,14 +34,15 @@ class AuditSettings(Settings):
         seed: decides which rows are sampled.
         most_rows: rows a task whose text and registration data are looked at, half of them from train.
         most_characters: characters of text by type of input; fewer rows are taken where notes are long.
-        most_notes: notes that are compared with each other for copies.
+        most_notes: notes that are compared with each other for copies, of three times ``most_characters`` at most.
         rebuilt: examples a task that are rebuilt without their future.
         resamples: of patients, behind the intervals of AUROCs.
         confidence: of the intervals that decide, before correction for the number of things looked at.
         least_cases: classes with fewer cases in train or held-out rows are not judged.
         show_text: put the words around a hit into the report. Off by default: notes of patients do not belong there.
         thresholds: other values than those of ``thresholds.yaml``, by name.
-        allowed_phrases: by task, phrases that were looked at and found to be honest signs; they do not fail the screen.
+        allowed_phrases: by task, phrases or sentences that were looked at and found to be honest signs; neither they
+            nor parts of them fail the screen.
         detectors: a YAML file of detectors beside the shipped ones (``detectors.yaml`` shows the form).
     """
 

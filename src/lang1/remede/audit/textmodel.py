@@ -85,7 +85,7 @@ def levels(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], list[str]]:
         known = np.isfinite(values)
         inner = np.linspace(0, 1, BINS + 1)[1:-1]
         edges: Floats = np.unique(np.quantile(values[known], inner)) if known.any() else np.empty(0)
-        found = np.where(known, np.searchsorted(edges, values, side="right") + 1, 0).astype(np.int64)
+        found = np.where(known, np.searchsorted(edges, values, side="left") + 1, 0).astype(np.int64)
         return found, ["unknown", *(str(k) for k in range(len(edges) + 1))]
     counts = Counter(value for value in values if value is not None)
     names = sorted(name for name, n in counts.items() if n >= LEAST_ROWS)

@@ -29,7 +29,8 @@ def check(material: Material) -> list[Finding]:
         ]
     material.connection.execute("""
         CREATE OR REPLACE TEMP TABLE read_notes AS
-        SELECT x.task, x.example_id, x.prediction_time, n.*
+        SELECT x.task, x.example_id, x.prediction_time, n.note_id, n.encounter_id, n.created_time, n.signed_time,
+            n.available_time
         FROM examples x JOIN inputs i ON i.input_id = x.note_id LEFT JOIN notes n ON n.note_id = i.note_id""")
     return [*(f for task in material.cards for f in _task(material, task)), _exactness(material)]
 
