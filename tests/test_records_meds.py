@@ -228,12 +228,12 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert Records.open(tmp_path / "r").meta.system == "elsewhere"
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(
     stays=st.lists(
-        st.tuples(st.integers(0, 2), st.integers(1, 400), st.integers(0, 50)),
+        st.tuples(st.integers(0, 20), st.integers(1, 400), st.integers(0, 50)),
         min_size=1,
-        max_size=12,
+        max_size=60,
         unique_by=lambda s: s[1],
     )
 )
@@ -243,7 +243,7 @@ def test_pairing_by_time_is_pairing_by_id_where_stays_do_not_overlap(
     """Stays of a subject one after another, told with ids and without: the same times."""
     place = tmp_path_factory.mktemp("pairs")
     told: list[Event] = []
-    clock = {subject: dt(2024, 1, 1) for subject in range(3)}
+    clock = {subject: dt(2024, 1, 1) for subject in range(21)}
     for number, (subject, gap, hours) in enumerate(sorted(stays, key=lambda stay: stay[1])):
         admitted = clock[subject] + timedelta(hours=gap)
         clock[subject] = admitted + timedelta(hours=hours)
@@ -256,7 +256,7 @@ def test_pairing_by_time_is_pairing_by_id_where_stays_do_not_overlap(
     assert len(ask(with_ids, sql)) == len(stays)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     odd=st.lists(
         st.fixed_dictionaries(

@@ -30,7 +30,8 @@ PERSON = (
     "ethnicity_concept_id", "location_id", "gender_source_value", "race_source_value", "ethnicity_source_value",
 )  # fmt: skip
 VISIT = (
-    "visit_start_date", "visit_start_datetime", "visit_end_date", "visit_end_datetime", "visit_source_value", "visit_source_concept_id",
+    "visit_start_date", "visit_start_datetime", "visit_end_date", "visit_end_datetime",
+    "visit_source_value", "visit_source_concept_id",
     "care_site_id", "preceding_visit_occurrence_id", "admitted_from_concept_id", "admitted_from_source_value",
     "admitting_source_concept_id", "admitting_source_value", "discharged_to_concept_id", "discharged_to_source_value",
     "discharge_to_concept_id", "discharge_to_source_value",

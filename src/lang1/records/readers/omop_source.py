@@ -38,7 +38,10 @@ class UnquotedFile(SourceFile):
 
     def select(self, columns: Sequence[str], *, rejects: bool = False) -> str:
         """See :meth:`SourceFile.select`."""
-        return super().select(columns, rejects=rejects).replace("quote='\"', escape='\"'", "quote='', escape=''")
+        quoted_values = super().select(columns, rejects=rejects)
+        select = quoted_values.replace("quote='\"', escape='\"'", "quote='', escape=''")
+        assert select != quoted_values, "the parser's options are written in another way"
+        return select
 
 
 @dataclass(frozen=True)
