@@ -23,6 +23,7 @@ from lang1.common.settings import Settings, validate_settings
 # Every filter: its name in the settings, and the class behind it. They run in this order, whatever the order in which
 # the settings name them.
 FILTERS: dict[str, str] = {
+    "decontaminate": "lang1.corpus.decontaminate:Decontaminate",
     "duplicates": "lang1.corpus.dedup:Duplicates",
     "copy_forward": "lang1.corpus.copy_forward:CopyForward",
 }
