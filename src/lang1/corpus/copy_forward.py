@@ -119,7 +119,7 @@ class CopyForward(Filter[CopyForwardSettings]):
                 delta = document.available_time - _EPOCH
                 since = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
             notes.append((patient_hash(document.unit), since, document.place, len(found)))
-            following = [start for start, _ in found[1:]] + [len(document.text)]
+            following = [*(start for start, _ in found[1:]), len(document.text)][: len(found)]
             for (start, end), then in zip(found, following, strict=True):
                 words = document.text[start:end].lower().split()
                 plain = " ".join(words).encode("utf-8", "surrogatepass")
