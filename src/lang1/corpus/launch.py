@@ -108,7 +108,7 @@ def write_slurm(plan: Plan, file: Path, launch: Launch) -> Path:
             _write_job(folder / name, launch, f"{command} --combine --stage {stage.name}", ["--cpus-per-task=1"], name)
             submits.append(_submit(folder / name))
     _write_job(folder / "finish.sbatch", launch, f"{command} --finish", ["--cpus-per-task=1"], "finish")
-    submits += [_submit(folder / "finish.sbatch"), 'echo "the last job is ${after#--dependency=afterok:}"']
+    submits += [_submit(folder / "finish.sbatch"), 'echo "the last job is ${job%%;*}"']
     script = folder / "submit.sh"
     script.write_text("\n".join(submits) + "\n")
     return script
@@ -138,7 +138,7 @@ def _write_job(file: Path, launch: Launch, command: str, lines: list[str], name:
 
 
 def _submit(file: Path) -> str:
-    return f'after=--dependency=afterok:$(sbatch --parsable $after {shlex.quote(str(file))} | cut -d";" -f1)'
+    return f"job=$(sbatch --parsable $after {shlex.quote(str(file))})\nafter=--dependency=afterok:${{job%%;*}}"
 
 
 def _words(stage: Stage) -> str:

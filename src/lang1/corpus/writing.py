@@ -217,7 +217,17 @@ def _tokenizer(file: Path) -> Tokenizer:
 def _filters(file: Path, name: str, stage: str) -> list[Filter[Any]]:
     plan = load_plan(file)
     source = plan.source(name)
-    return [plan.filter(source, one, prepared=True) for one in plan.before(source, stage)]
+    filters = []
+    for one in plan.before(source, stage):
+        made = plan.filter(source, one, prepared=True)
+        state = plan.artefact(source, one).with_suffix(".json")
+        if made.prepares and finished(state, plan.key(source, one)) is None:
+            raise ArtefactError(
+                f"{file}: filter '{one}' is not prepared for source '{name}': run its stage first "
+                f"(python -m lang1.corpus.run {file} --stage {one} --combine, after its units)."
+            )
+        filters.append(made)
+    return filters
 
 
 def forget() -> None:
