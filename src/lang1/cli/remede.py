@@ -61,6 +61,40 @@ def remede_show(benchmark: Annotated[Path, typer.Argument(help="Benchmark folder
         print(line)
 
 
+@remede.command("audit")
+def remede_audit(
+    benchmark: Annotated[Path, typer.Argument(help="Benchmark folder.")],
+    out: Annotated[Path | None, typer.Argument(help="Folder to write; default beside the benchmark.")] = None,
+    overrides: Overrides = None,
+    corpus: Annotated[
+        list[Path] | None, typer.Option("--corpus", help="A corpus that models were pretrained on; repeatable.")
+    ] = None,
+    model: Annotated[list[Path] | None, typer.Option("--model", help="A model folder; repeatable.")] = None,
+    config: Config = None,
+) -> None:
+    """Ask every guard against leaks of a benchmark; exit code 1 if one fails.
+
+    Example: `lang1 remede audit ./benchmark ./audit --corpus ./corpus`
+    """
+    from lang1.remede.audit import AuditSettings, audit
+    from lang1.remede.audit.finding import worst
+    from lang1.remede.audit.run import HTML
+
+    place = out or benchmark.parent / f"{benchmark.name}-audit"
+    report = audit(benchmark, place, load(AuditSettings, config, overrides), corpora=corpus or (), models=model or ())
+    for guard, found in report.by_guard().items():
+        gravest = worst(found)
+        telling = [finding for finding in found if finding.verdict == gravest]
+        # All that fails or warns is said; of what passes the first stands for all, which the page shows.
+        for finding in telling if gravest in ("fail", "warn") else telling[:1]:
+            about = f" ({finding.task})" if finding.task else ""
+            print(f"{gravest.replace('_', ' '):<14} {guard}{about}: {finding.words}")
+    failed = sum(finding.verdict == "fail" for finding in report.findings)
+    say(f"{f'{failed} findings fail' if failed else 'No guard failed'}: {place / HTML}")
+    if report.failed:
+        raise typer.Exit(1)
+
+
 @remede.command("card")
 def remede_card(
     benchmark: Annotated[Path, typer.Argument(help="Benchmark folder.")],
