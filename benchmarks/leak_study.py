@@ -1,11 +1,12 @@
 """Does the audit find every leak that is planted, and fail no clean system?
 
-    python benchmarks/leak_study.py                 # 20 seeds: the clean system, and all sixteen leaks in four groups
+    python benchmarks/leak_study.py                 # 20 seeds: the clean system, and all sixteen leaks in five groups
     python benchmarks/leak_study.py --seeds 1
 
 Leaks that do not mask each other (other tasks, other guards) are planted together, so that twenty seeds take an hour
 and not four; a leak counts as found only if a guard that is named for it here fails, for the task named. The
-thresholds are those of ``remede/audit/thresholds.yaml``, fixed before this was run. Writes ``benchmarks/results/leak_study.json``.
+thresholds are those of ``remede/audit/thresholds.yaml``, fixed before this was run. Writes
+``benchmarks/results/leak_study.json``.
 """
 
 from __future__ import annotations
