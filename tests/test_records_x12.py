@@ -585,7 +585,7 @@ def test_true_dates_do_not_enter_records_whose_dates_are_shifted(tmp_path: Path)
     row = claims(records)["E1"]
     assert row["final_status"] == "paid"
     assert [row[f"{name}_time"] for name in ("submitted", "first_remit", "final")] == [None] * 3
-    assert "claims" not in records.meta.complete_through
+    assert "claims" not in records.meta.complete_through and told(records)["oddities"] == {}
     with pytest.raises(InputError, match="cannot be joined by dates"):
         ingest(tmp_path, file, key="REF*EA")
 

@@ -19,7 +19,6 @@ from lang1.common.errors import InputError, SettingsError
 from lang1.evaluation.predict_benchmark import evaluate_baseline
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.records.readers.x12_adjudication import DENIAL_REASONS, load_reasons
-from lang1.records.store import Records
 from lang1.remede.benchmark import Benchmark
 from lang1.remede.build import build
 
@@ -207,8 +206,6 @@ def test_buckets_need_codes(tmp_path: Path) -> None:
 
 def test_notes_of_case_management_are_no_input(tmp_path: Path) -> None:
     records = claims_world(tmp_path / "records", [("A", "denied_upheld", 10, 30)])
-    base = Records.open(records)
-    assert base.has("notes")
     card = {"insurance_denial": {"note_type": "case_management"}}
     with pytest.raises(InputError, match="case_management"):  # there is none in these records
         build(records, tmp_path / "none", settings(tasks=("insurance_denial",), cards=card))
@@ -273,3 +270,20 @@ def test_the_payer_alone_is_a_baseline(tmp_path: Path) -> None:
     assert all(len(values) == 1 for values in by_payer.values())  # one risk a payer, whatever else is known
     (strict,), (mild,) = by_payer[0], by_payer[1]
     assert strict == pytest.approx(0.6, abs=0.1) and mild == pytest.approx(0.1, abs=0.1)
+
+
+def test_the_discharge_summary_may_be_read_instead(tmp_path: Path) -> None:
+    tables: dict[str, Rows] = {
+        "encounters": [stay("A", "a", "2020-01-01 10:00", "2020-01-05 10:00")],
+        "notes": [{**hp("A", "a", "2020-01-05 12:00"), "note_type": "discharge_summary"}],
+        "claims": [
+            {"claim_id": "A", "encounter_id": "A", "patient_id": "a", "coverage_order": 1, "final_status": "paid"}
+        ],
+    }
+    write(tmp_path / "records", tables)
+    edit = {"note_type": "discharge_summary", "prediction": {"earliest": "discharge", "in_hospital": False}}
+    build(
+        tmp_path / "records", tmp_path / "out", settings(tasks=("insurance_denial",), cards={"insurance_denial": edit})
+    )
+    (row,) = Benchmark.open(tmp_path / "out").examples().to_pylist()
+    assert (row["label"], row["prediction_time"]) == (0, datetime(2020, 1, 5, 12))

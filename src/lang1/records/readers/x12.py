@@ -128,6 +128,7 @@ def ingest_x12(source: Path, out: Path, settings: X12Settings, *, overwrite: boo
                 crosswalk=settings.crosswalk,
                 tolerance_days=settings.date_tolerance_days,
             )
+            _bill(stage)
             _put_claims(stage, base, settings)
             draft.meta = _meta(base, settings, stage, feed_end)
             draft.extra.update(
@@ -218,16 +219,8 @@ def _base_views(connection: duckdb.DuckDBPyConnection, base: Records) -> None:
         connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{files}])")
 
 
-def _put_claims(stage: Staging, base: Records, settings: X12Settings) -> None:
-    """``claims``: those that the records had, and the joined ones; rows that break a rule are counted and left out."""
-    if settings.existing_claims == "keep":
-        files = ", ".join(quoted(file) for file in part_files(base.path, "claims"))
-        stage.put(
-            "claims",
-            f"SELECT * EXCLUDE (filename, file_row_number), parse_filename(filename) AS _file, "
-            f"file_row_number + 1 AS _row FROM read_parquet([{files}], filename=true, file_row_number=true)",
-        )
-    timed = base.time_basis == "calendar"
+def _bill(stage: Staging) -> None:
+    """``billed``: outcomes with what is known of the claim and the encounter; those of none are listed and left out."""
     stage.connection.execute("""
         CREATE TABLE billed AS
         WITH sources AS (
@@ -258,6 +251,17 @@ def _put_claims(stage: Staging, base: Records, settings: X12Settings) -> None:
     ):
         stage.count(f"claims joined to no encounter: {reason}", rows, f"{file} segment {segment}")
     stage.connection.execute("DELETE FROM billed WHERE reason IS NOT NULL")
+
+
+def _put_claims(stage: Staging, base: Records, settings: X12Settings) -> None:
+    """``claims``: those that the records had, and the joined ones; rows that break a rule are counted and left out."""
+    if settings.existing_claims == "keep":
+        files = ", ".join(quoted(file) for file in part_files(base.path, "claims"))
+        stage.put(
+            "claims",
+            f"SELECT * EXCLUDE (filename, file_row_number), parse_filename(filename) AS _file, "
+            f"file_row_number + 1 AS _row FROM read_parquet([{files}], filename=true, file_row_number=true)",
+        )
     never = settings.professional == "never"
     institutional = "SELECT 1 FROM submissions WHERE form = 'institutional' UNION SELECT 1 FROM answers WHERE inpatient"
     if never or (settings.professional == "auto" and stage.ask(institutional)):
@@ -271,6 +275,7 @@ def _put_claims(stage: Staging, base: Records, settings: X12Settings) -> None:
     if settings.existing_claims == "keep":
         taken = f"{claim_id} IN (SELECT claim_id FROM claims)"
         _set_aside(stage, "billed", taken, "claims of an id that the records hold already (existing_claims: keep)")
+    timed = base.time_basis == "calendar"
     times = {
         # Remittances carry a day; on the day of submission they came after it.
         "submitted_time": "submitted",
@@ -324,7 +329,7 @@ def _tell(stage: Staging, reader: Reader, settings: X12Settings, reasons: Denial
         "claims submitted before the stay ended": "submitted < discharge_time",
         "claims first answered before the stay began": "first_remit < admit_time::DATE",
     }
-    for reason, where in odd.items():
+    for reason, where in odd.items() if stage.meta.time_basis == "calendar" else ():
         ((rows, file, segment),) = stage.ask(
             f"SELECT count(*), arg_min(_file, (_file, _row)), arg_min(_row, (_file, _row)) FROM billed WHERE {where}"
         )
