@@ -35,6 +35,14 @@ def mix(values: U64) -> U64:
     return values ^ (values >> np.uint64(31))
 
 
+def distinct(values: U64) -> U64:
+    """The distinct values, ascending; by sorting, several times as fast here as the hashing of ``np.unique``."""
+    ordered = np.sort(values)
+    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)]
+    kept: U64 = ordered[first]
+    return kept
+
+
 @lru_cache(maxsize=2)
 def _powers(bits: int) -> tuple[U64, U64]:
     """The first 2**bits powers of the base and of its inverse, modulo 2**64."""
@@ -82,7 +90,7 @@ def shingles(texts: Sequence[str], size: int, most: int) -> tuple[U32, I64]:
     for i in range(1, size):
         joined = joined * _JOIN + words[i : i + count]
     whole = text[:count] == text[size - 1 :]
-    keys = np.unique((text[:count].astype(np.uint64)[whole] << np.uint64(32)) | (mix(joined)[whole] >> np.uint64(32)))
+    keys = distinct((text[:count].astype(np.uint64)[whole] << np.uint64(32)) | (mix(joined)[whole] >> np.uint64(32)))
     owner = (keys >> np.uint64(32)).astype(np.int64)
     starts = np.searchsorted(owner, np.arange(len(texts)))
     keep = np.arange(len(keys)) - starts[owner] < most
