@@ -3,7 +3,9 @@
 import gzip
 import json
 import lzma
+import shutil
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -15,14 +17,18 @@ import pytest
 from lang1.common.errors import ArtefactError, InputError, SettingsError
 from lang1.common.identity import patient_hash, read_patient_hashes
 from lang1.corpus.build import build_corpus
+from lang1.corpus.filters import Report
 from lang1.corpus.general import SHIPPED, general_files, read_general
 from lang1.corpus.guard import check_no_overlap
+from lang1.corpus.notes import EligibleNotes, NoteRules
 from lang1.corpus.reader import Corpus
 from lang1.corpus.settings import Cleaning, CorpusSettings, GeneralSource
-from lang1.records.store import CompleteThrough, RecordsMeta, new_records
+from lang1.records.store import CompleteThrough, Records, RecordsMeta, new_records
 from lang1.remede.benchmark import Benchmark
 from lang1.remede.build import build
 from lang1.remede.settings import BuildSettings
+from lang1.training.pretrain import pretrain
+from lang1.training.settings import PretrainSettings
 
 START = datetime(2014, 1, 1)
 PATIENTS = 240
@@ -214,6 +220,45 @@ def plant(records: Path, patient: str) -> None:
     table = pq.read_table(file)
     row = table.slice(0, 1).to_pylist()[0] | {"patient_id": patient, "note_id": "planted"}
     pq.write_table(pa.concat_tables([table, pa.Table.from_pylist([row], schema=table.schema)]), file)
+
+
+def test_one_planted_note_is_refused_at_every_door(site: Path, tmp_path: Path) -> None:
+    """A held-out patient's note in a part file is left out; a split table with it is refused, and training too."""
+    shutil.copytree(site / "records", tmp_path / "records")
+    folds = {r["patient_id"]: r["fold"] for r in Benchmark.open(site / "benchmark").folds().to_pylist()}
+    held_out = next(p for p, fold in folds.items() if fold == "test")
+    plant(tmp_path / "records", held_out)
+    build_corpus([tmp_path / "records"], site / "benchmark", tmp_path / "corpus", SMALL)
+    left_out, before = (Corpus.open(p / "corpus").folder.manifest.left_out for p in (tmp_path, site))
+    assert left_out["notes: patient held out: test"] == before["notes: patient held out: test"] + 1
+    # The benchmark's split table is changed behind its back: its hashes of held-out patients still know the patient.
+    shutil.copytree(site / "benchmark", tmp_path / "benchmark")
+    table = pq.read_table(tmp_path / "benchmark" / "splits.parquet")
+    moved = ["train" if p == held_out else f for p, f in folds.items()]
+    column = table.column_names.index("fold")
+    pq.write_table(table.set_column(column, "fold", pa.array(moved)), tmp_path / "benchmark" / "splits.parquet")
+    with pytest.raises(ArtefactError):
+        build_corpus([tmp_path / "records"], tmp_path / "benchmark", tmp_path / "bad", SMALL)
+    assert not (tmp_path / "bad").exists()
+    # A corpus that holds the note all the same is no corpus for a model that this benchmark will judge.
+    settings = SMALL.model_copy(update={"allow_unguarded": True})
+    build_corpus([tmp_path / "records"], None, tmp_path / "careless", settings)
+    with pytest.raises(ArtefactError, match="holds out for evaluation"):
+        pretrain(tmp_path / "careless", tmp_path / "model", PretrainSettings(), benchmark=site / "benchmark")
+
+
+@pytest.mark.parametrize("basis", ["within_stay", "shifted"])
+def test_without_true_dates_the_fold_alone_decides(site: Path, tmp_path: Path, basis: str) -> None:
+    """No cut can be drawn between patients whose times are not true dates; late and untimed notes enter by patient."""
+    records = Records.open(site / "records")
+    moved = replace(records, meta=records.meta.model_copy(update={"time_basis": basis, "complete_through": {}}))
+    benchmark = Benchmark.open(site / "benchmark")
+    rules = NoteRules.of(moved, benchmark, True, None)
+    assert rules.cut is None and not rules.timed and rules.guarded
+    notes, report = EligibleNotes(rules), Report()
+    found = [d for f in notes.files for d in notes.read(f, 0, pq.read_metadata(f).num_row_groups, report)]
+    assert {d.unit for d in found} == benchmark.training_patients()
+    assert set(report.left_out) == {"patient held out: test", "patient held out: val"}
 
 
 def test_a_corpus_cut_later_or_not_at_all_is_refused(site: Path, tmp_path: Path) -> None:
