@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lang1.corpus.build import build_corpus
+from lang1.corpus.describe import describe_corpus
 from lang1.corpus.filters import Document, Report
 from lang1.corpus.quality import (
     SHOWN_PATIENTS,
@@ -20,7 +22,7 @@ from lang1.corpus.quality import (
     removed_by_type,
     write_quality,
 )
-from lang1.corpus.settings import Cleaning
+from lang1.corpus.settings import Cleaning, CorpusSettings, GeneralSource
 from lang1.corpus.writing import clean
 from lang1.text.tokenizer_training import train_tokenizer
 
@@ -171,3 +173,19 @@ def test_placeholders_and_short_documents_are_left_out_and_counted() -> None:
     assert clean("a <NA> b", Cleaning(min_words=1), report) is None
     assert clean("nine words are here and that is not enough", Cleaning(), report) is None
     assert report.left_out == {"holds the placeholder <NA>": 1, "under 10 words": 1}
+
+
+def test_a_corpus_describes_its_text_and_what_was_taken_out(tmp_path: Path) -> None:
+    rng = random.Random(2)
+    lines = [" ".join(rng.choice(["alpha", "beta", "gamma", "delta", "rho"]) for _ in range(40)) for _ in range(60)]
+    (tmp_path / "text").mkdir()
+    for i, line in enumerate(lines + lines[:15]):
+        (tmp_path / "text" / f"{i:03d}.txt").write_text(line, encoding="utf-8")
+    general = {"web": GeneralSource(path=tmp_path / "text")}
+    chosen = CorpusSettings(vocab_size=600, general=general, filters={"duplicates": {"near": False}}, workers=1)
+    build_corpus([], None, tmp_path / "corpus", chosen)
+    found = describe_corpus(tmp_path / "corpus", tmp_path / "report.html")
+    assert found["documents"] == 75 and found["types"]["web"]["equal"] == 0.2
+    assert found["removed"]["web"]["exact_duplicates"] == 15
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "What was taken out" in page and "Text of corpus" in page
