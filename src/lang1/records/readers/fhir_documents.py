@@ -25,7 +25,7 @@ def document(
     elif kind == "Composition":
         yield "documents", _composition(node, common, settings, meanings)
     elif settings.diagnostic_reports != "none" and (forms := node.nodes("presentedForm")):
-        yield "documents", _report(node, common, settings, meanings)
+        yield "documents", _report(node, common, settings)
         yield from _attachments(forms, root)
 
 
@@ -91,14 +91,14 @@ def _composition(node: Node, common: Row, settings: FhirSettings, meanings: code
     }
 
 
-def _report(node: Node, common: Row, settings: FhirSettings, meanings: codes.Meanings) -> Row:
+def _report(node: Node, common: Row, settings: FhirSettings) -> Row:
     return common | {
         "source": "DiagnosticReport",
         "status": (node.text("status") or "").lower(),
         "doc_status": (node.text("status") or "").lower() or None,
         "patient": node.reference("subject", "Patient", node),
         "encounter": node.reference("encounter", "Encounter", node) or node.reference("context", "Encounter", node),
-        "kind": _note_type(node.concept("code"), settings, meanings, codes.REPORT_CATEGORIES, node.concept("category")),
+        "kind": _report_type(node, settings),
         "created": node.text("effectiveDateTime") or node.node("effectivePeriod").text("start"),
         "dated": node.text("issued"),
     }

@@ -159,6 +159,8 @@ class Lines:
         if not isinstance(resource, dict):
             return "", None, "a line that is no JSON object"
         kind = resource.get("resourceType")
+        if kind is None and "exportId" in resource and "eventId" in resource:
+            return "(log of the export)", None, None
         if not isinstance(kind, str) or not kind:
             return "", None, "a line without a resourceType"
         return kind, resource if kind in self.wanted else None, None

@@ -62,8 +62,8 @@ class FhirSettings(Settings):
             read: at its ``last_updated`` time (unknown without one), or ``date`` takes its date.
         unstated_status: whether documents without a ``docStatus`` were signed.
         notes_without_encounter: ``by_time`` gives a note to the one inpatient stay of its patient that holds its time.
-        diagnostic_reports: which text forms of diagnostic reports are notes too: ``notes`` takes those with a type of note
-            (radiology, pathology), ``all`` laboratory results too.
+        diagnostic_reports: which text forms of diagnostic reports are notes too: ``notes`` takes those with a type of
+            note (radiology, pathology), ``all`` laboratory results too.
         unit_types: by the name or type of the location.
         claim_types: types of claims that count; claims that state no type do. Claims of other types than institutional
             are left out where the encounter has an institutional one.
