@@ -341,6 +341,41 @@ def test_copies_and_second_ids(clean: Path, tmp_path: Path) -> None:
     assert all(" = " in pair for pair in aliases.examples)
 
 
+def test_the_same_stay_under_two_ids(clean: Path, tmp_path: Path) -> None:
+    """Patients of one sex and year of birth with a stay of the same minutes; the text differs."""
+    benchmark = planted(clean, tmp_path)
+    material = Material.open(benchmark, QUICK)
+    half = material.sql("SELECT fold, list(patient_id ORDER BY patient_id)[:15] FROM folds GROUP BY 1")
+    folds = dict(half)
+    pairs = list(zip(folds["train"], folds["test"], strict=True))
+    listed = ", ".join(f"('{a}', '{b}')" for a, b in pairs)
+    people = f"""SELECT p.* REPLACE (coalesce(q.sex, p.sex) AS sex, coalesce(q.birth_year, p.birth_year) AS birth_year)
+        FROM patients p LEFT JOIN (VALUES {listed}) v(a, b) ON v.b = p.patient_id
+        LEFT JOIN patients q ON q.patient_id = v.a"""
+    again = f"""WITH first AS (SELECT patient_id, min(encounter_id) AS encounter_id FROM encounters
+            WHERE encounter_class = 'inpatient' GROUP BY 1)
+        SELECT e.* REPLACE (coalesce(s.admit_time, e.admit_time) AS admit_time,
+            CASE WHEN s.encounter_id IS NULL THEN e.discharge_time ELSE s.discharge_time END AS discharge_time)
+        FROM encounters e LEFT JOIN first f ON f.encounter_id = e.encounter_id
+        LEFT JOIN (VALUES {listed}) v(a, b) ON v.b = f.patient_id
+        LEFT JOIN first g ON g.patient_id = v.a LEFT JOIN encounters s ON s.encounter_id = g.encounter_id"""
+    edit(tmp_path / "records", patients=people, encounters=again)
+    copies, aliases = found(duplicates.check, benchmark)
+    assert copies.verdict == "pass"
+    assert aliases.verdict == "fail" and aliases.count >= 12
+
+
+def test_inputs_of_several_notes(clean: Path, tmp_path: Path) -> None:
+    """An older discharge summary among the notes is no answer, and the rebuilt inputs are the same."""
+    inputs = {"mortality": {"inputs": {"select": "last_k", "k": 4, "scope": "patient"}}}
+    settings = BuildSettings(calendar="demo", tasks=("mortality",), cards=inputs)
+    benchmark = build(clean / "records", tmp_path / "benchmark", settings)
+    findings = [*found(rebuild.check, benchmark), *found(answers.check, benchmark), *found(times.check, benchmark)]
+    assert not [f for f in findings if f.verdict == "fail"]
+    (said,) = [f for f in findings if f.guard == "truncation"]
+    assert said.figures["rebuilt"] == 8 and said.figures["not_asked_again"] == 0
+
+
 def test_pretraining(clean: Path, tmp_path: Path) -> None:
     material = Material.open(clean / "benchmark", QUICK)
     held = [p for (p,) in material.sql("SELECT patient_id FROM folds WHERE fold <> 'train' ORDER BY 1 LIMIT 3")]

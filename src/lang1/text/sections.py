@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 
 # By name, the spellings as a regular expression over the heading in lower case, tried in order.
 HEADINGS: dict[str, str] = {
@@ -75,6 +76,7 @@ class Section:
     body: int
 
 
+@lru_cache(maxsize=4096)
 def name_of(heading: str) -> str:
     """The name of a heading, ``other`` where it is none of :data:`HEADINGS`."""
     plain = " ".join(heading.lower().strip(" \t:.").split())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ TEXT, DATES = "answer_text", "answer_dates"
 LEAST_HITS = 5
 EXCERPTS, AROUND = 5, 40
 Spans = dict[int, list[tuple[int, int]]]
+T = TypeVar("T")
 
 
 @dataclass
@@ -32,14 +33,24 @@ class _Task:
     rows: TaskRows
     texts: list[str]
     masked: Spans
+    scanned: dict[tuple[str, str], Any]  # what a detector found in an input, kept for the tasks that read it too
+
+    def scan(self, name: str, find: Callable[[str], T]) -> Iterator[tuple[int, T]]:
+        """What ``find`` says of each text, by row; empty answers are passed over."""
+        for place, (key, text) in enumerate(zip(self.rows.inputs, self.texts, strict=True)):
+            if (name, key) not in self.scanned:
+                self.scanned[name, key] = find(text)
+            if self.scanned[name, key]:
+                yield place, self.scanned[name, key]
 
 
 def check(material: Material) -> list[Finding]:
     """Findings of all detectors of all tasks, then one a task about what masking the hits costs a text model."""
     detectors = load(material.settings.detectors)
     findings: list[Finding] = []
+    scanned: dict[tuple[str, str], Any] = {}
     for rows in material.tasks.values():
-        task = _Task(rows, material.texts(list(rows.inputs)), {})
+        task = _Task(rows, material.texts(list(rows.inputs)), {}, scanned)
         asked = {name: detector for name, detector in detectors.items() if detector.asks(rows.card)}
         found = [_detector(material, task, name, detector, len(asked)) for name, detector in asked.items()]
         found.append(_codes(material, task))
@@ -52,10 +63,9 @@ def check(material: Material) -> list[Finding]:
 def _detector(material: Material, task: _Task, name: str, detector: Detector, of: int) -> Finding | None:
     rows = task.rows
     hits: dict[int, list[tuple[int, int, float | None]]] = {}
-    for place, text in enumerate(task.texts):
-        if spans := detector.spans(text):
-            hits[place] = spans
-            task.masked.setdefault(place, []).extend((a, b) for a, b, _ in spans)
+    for place, spans in task.scan(name, detector.spans):
+        hits[place] = spans
+        task.masked.setdefault(place, []).extend((a, b) for a, b, _ in spans)
     if not hits:
         return None
     hit = np.zeros(len(rows.ids), dtype=bool)
@@ -241,11 +251,11 @@ def _outcome_dates(material: Material, task: _Task) -> Finding:
     for asked_on, days in ahead.values():
         for day in days:
             apart[(day - asked_on).days] = apart.get((day - asked_on).days, 0) + 1
-    for place, (name, text) in enumerate(zip(rows.ids, task.texts, strict=True)):
-        if name not in ahead:
+    for place, known in task.scan("dates", dates):
+        if rows.ids[place] not in ahead:
             continue
-        asked_on, days = ahead[name]
-        later_dates = [(d, a, b) for d, a, b in dates(text) if d > asked_on]
+        asked_on, days = ahead[rows.ids[place]]
+        later_dates = [(d, a, b) for d, a, b in known if d > asked_on]
         future += bool(later_dates)
         pairs += [(d - asked_on).days for d, _, _ in {d[0]: d for d in later_dates}.values()]
         if found := [(a, b) for d, a, b in later_dates if d in days]:

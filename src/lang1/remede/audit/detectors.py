@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from lang1.common.settings import Settings, read_yaml, validate_settings
 from lang1.remede.card import Card
+from lang1.remede.charts import composed
 from lang1.text.sections import HEADINGS, filled
 
 SHIPPED = Path(__file__).parent / "detectors.yaml"
@@ -54,7 +55,8 @@ class Detector(Settings):
     def asks(self, card: Card) -> bool:
         """Whether a task's text is searched."""
         right = "*" in self.rules or card.rule_name in self.rules
-        return right and (not self.note_types or card.note_type in self.note_types)
+        # In an input of several notes, an older discharge summary is no answer.
+        return right and (not self.note_types or (card.note_type in self.note_types and not composed(card)))
 
     @cached_property
     def _compiled(self) -> re.Pattern[str]:

@@ -139,10 +139,9 @@ def check(material: Material) -> list[Finding]:
 def _affordable(material: Material, notes: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """All notes, or whole patients by the order of their hash until the bounds of the settings are reached."""
     settings = material.settings
-    ((letters,),) = material.sql(
-        "SELECT coalesce(avg(length(text)), 1) FROM "
-        "(SELECT text FROM notes SEMI JOIN inputs USING (note_id) ORDER BY md5(note_id) LIMIT 2000)"
-    )
+    ((letters,),) = material.sql("""
+        SELECT coalesce(avg(length(text)), 1) FROM notes
+        WHERE note_id IN (SELECT DISTINCT note_id FROM inputs ORDER BY md5(note_id) LIMIT 2000)""")
     most = int(min(settings.most_notes, 3 * settings.most_characters / max(float(letters), 1)))
     if len(notes) <= most:
         return notes
@@ -173,11 +172,16 @@ def _aliases(material: Material, text_pairs: list[tuple[str, ...]]) -> Finding:
             FROM encounters e JOIN patients p USING (patient_id)
             WHERE e.encounter_class = 'inpatient' AND e.discharge_time IS NOT NULL AND e.admit_time IS NOT NULL
         ),
+        shared AS (
+            SELECT list(DISTINCT patient_id) AS people, bool_and(by_day) AS by_day FROM stays
+            WHERE sex IS NOT NULL AND birth_year IS NOT NULL
+            GROUP BY admit_time, discharge_time, sex, birth_year HAVING count(DISTINCT patient_id) > 1
+        ),
         same AS (
-            SELECT a.patient_id AS one, b.patient_id AS two FROM stays a JOIN stays b
-                ON a.admit_time = b.admit_time AND a.discharge_time = b.discharge_time AND a.patient_id < b.patient_id
-                AND a.sex = b.sex AND a.birth_year = b.birth_year
-            GROUP BY ALL HAVING count(*) >= CASE WHEN bool_and(a.by_day) THEN 2 ELSE 1 END
+            SELECT one, two FROM (
+                SELECT one, unnest(people) AS two, by_day
+                FROM (SELECT unnest(people) AS one, people, by_day FROM shared))
+            WHERE one < two GROUP BY ALL HAVING count(*) >= CASE WHEN bool_and(by_day) THEN 2 ELSE 1 END
         ),
         alike_people AS (
             SELECT one, two FROM alike JOIN patients a ON a.patient_id = one JOIN patients b ON b.patient_id = two

@@ -25,9 +25,9 @@ from lang1.remede.audit.settings import AuditSettings, Threshold
 from lang1.remede.audit.words import Words
 from lang1.remede.benchmark import CARDS, EXAMPLES, KIND, SPLITS_FILE
 from lang1.remede.card import Card, read_card
+from lang1.remede.charts import FILE as INPUTS
 from lang1.remede.cohort import literal, rows
 
-INPUTS = "inputs.parquet"  # only where a task reads several notes
 # Registration data: what is known of a stay without reading a note. `facility` is looked at as the site.
 FIELDS = ("age", "sex", "race", "payer", "department", "admission_type", "admission_source")
 

@@ -12,98 +12,29 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lang1.common.errors import Lang1Error
-from lang1.records.rules import ALL_TABLES
-from lang1.records.store import CompleteThrough, Records, RecordsMeta, new_records
+from lang1.records.store import Records, new_records
 from lang1.remede.audit.effects import share
 from lang1.remede.audit.finding import Finding, first, graded, told
-from lang1.remede.audit.material import INPUTS, Material
-from lang1.remede.benchmark import EXAMPLES, LEFT_OUT
+from lang1.remede.audit.futures import QUIET, TURNED, Future, choose, meta_of, tables_of
+from lang1.remede.audit.material import Material
+from lang1.remede.benchmark import EXAMPLES, LEFT_OUT, Benchmark
 from lang1.remede.build import build
 from lang1.remede.card import write_card
+from lang1.remede.charts import FILE as INPUTS
 from lang1.remede.cohort import literal
+from lang1.remede.lint import lint
 from lang1.remede.names import shipped_cards
 from lang1.remede.settings import BuildSettings
 from lang1.reporting.numbers import plural
 
 TRUNCATION, SWAPPED, ELIGIBILITY = "truncation", "swapped_outcome", "eligibility"
-COMPLETE_AFTER = timedelta(days=3650)
-
-
-@dataclass(frozen=True)
-class _Future:
-    """What is invented after the prediction time."""
-
-    days: int
-    disposition: str
-    codes: tuple[str, ...]
-    status: str
-    option: int  # of given labels, which have no table of their own
-    turned: bool
-
-
-QUIET = _Future(4, "home", ("Z00.00",), "paid", 0, False)
-TURNED = _Future(11, "expired", ("C78.00", "K70.40", "I50.9", "E11.21", "B20"), "denied_upheld", -1, True)
-
-# The tables of each example's patient as they stood at its time `t`; `k` is the number of the example, which stands
-# before every id. Rows of another encounter are left out where times are true within one encounter only.
-_TRUNCATED = {
-    "patients": """
-        SELECT p.* REPLACE (k || p.patient_id AS patient_id,
-            CASE WHEN p.death_time <= t THEN p.death_time END AS death_time,
-            CASE WHEN p.death_time <= t THEN p.death_source END AS death_source)
-        FROM chosen JOIN patients p USING (patient_id)""",
-    "encounters": """
-        SELECT e.* REPLACE (k || e.encounter_id AS encounter_id, k || e.patient_id AS patient_id,
-            CASE WHEN e.discharge_time <= t THEN e.discharge_time END AS discharge_time,
-            CASE WHEN e.discharge_time <= t THEN e.disposition END AS disposition)
-        FROM chosen c JOIN encounters e ON e.patient_id = c.patient_id
-        WHERE (e.admit_time <= t OR e.encounter_id = c.encounter_id)
-            AND (NOT apart OR e.encounter_id = c.encounter_id)""",
-    "notes": """
-        SELECT n.* REPLACE (k || n.note_id AS note_id, k || n.parent_note_id AS parent_note_id,
-            k || n.patient_id AS patient_id, k || n.encounter_id AS encounter_id)
-        FROM chosen c JOIN notes n ON n.patient_id = c.patient_id
-        WHERE (NOT apart OR n.encounter_id = c.encounter_id) AND coalesce(n.available_time <= t, true)
-            AND coalesce(n.created_time <= t, true) AND coalesce(n.signed_time <= t, true)""",
-    "diagnoses": """
-        SELECT d.* REPLACE (k || d.encounter_id AS encounter_id, k || d.patient_id AS patient_id)
-        FROM chosen c JOIN diagnoses d ON d.patient_id = c.patient_id
-        JOIN encounters e ON e.encounter_id = d.encounter_id
-        WHERE e.discharge_time <= t AND (NOT apart OR e.encounter_id = c.encounter_id)""",
-    "claims": """
-        SELECT m.* REPLACE (k || m.claim_id AS claim_id, k || m.encounter_id AS encounter_id,
-            k || m.patient_id AS patient_id,
-            CASE WHEN m.first_remit_time <= t THEN m.first_remit_time END AS first_remit_time,
-            CASE WHEN m.final_time <= t THEN m.final_time END AS final_time,
-            CASE WHEN m.final_time <= t THEN m.final_status ELSE 'pending' END AS final_status,
-            CASE WHEN m.first_remit_time <= t THEN m.adjustment_codes END AS adjustment_codes,
-            CASE WHEN m.final_time <= t THEN m.paid END AS paid)
-        FROM chosen c JOIN claims m ON m.patient_id = c.patient_id
-        WHERE m.submitted_time <= t AND m.encounter_id <> c.encounter_id AND NOT apart""",
-    "fields": """
-        SELECT f.* REPLACE (k || f.encounter_id AS encounter_id)
-        FROM chosen c JOIN encounters e ON e.patient_id = c.patient_id JOIN fields f ON f.encounter_id = e.encounter_id
-        WHERE (NOT apart OR e.encounter_id = c.encounter_id)
-            AND CASE f.known_at WHEN 'admission' THEN e.admit_time <= t ELSE e.discharge_time <= t END""",
-    "unit_stays": """
-        SELECT u.* REPLACE (k || u.encounter_id AS encounter_id, k || u.patient_id AS patient_id,
-            CASE WHEN u.out_time <= t THEN u.out_time END AS out_time)
-        FROM chosen c JOIN unit_stays u ON u.patient_id = c.patient_id
-        WHERE u.in_time <= t AND (NOT apart OR u.encounter_id = c.encounter_id)""",
-    "procedures": """
-        SELECT o.* REPLACE (k || o.encounter_id AS encounter_id, k || o.patient_id AS patient_id)
-        FROM chosen c JOIN procedures o ON o.patient_id = c.patient_id
-        WHERE o.performed_time <= t AND (NOT apart OR o.encounter_id = c.encounter_id)""",
-}
 
 
 def check(material: Material) -> list[Finding]:
@@ -114,7 +45,7 @@ def check(material: Material) -> list[Finding]:
             Finding(guard, (number,), None, "not_applicable", said)
             for guard, number in ((TRUNCATION, 4), (SWAPPED, 5), (ELIGIBILITY, 9))
         ] + _linted(material)
-    _choose(material)
+    choose(material)
     with tempfile.TemporaryDirectory(prefix="lang1-audit-") as place:
         try:
             found = [_rebuilt(material, Path(place) / name, f) for name, f in (("quiet", QUIET), ("turned", TURNED))]
@@ -139,31 +70,11 @@ class _Rebuilt:
     left_out: dict[Key, str]
 
 
-def _choose(material: Material) -> None:
-    """``chosen(k, task, example_id, encounter_id, patient_id, t, apart)``: the examples that are built again."""
-    apart = "true" if material.records.time_basis == "within_stay" else "false"
-    material.connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE chosen AS
-        SELECT printf('%05d:', row_number() OVER (ORDER BY task, example_id)) AS k, task, example_id, encounter_id,
-            patient_id, prediction_time AS t, {apart} AS apart
-        FROM (
-            SELECT * FROM examples WHERE prediction_time IS NOT NULL
-            QUALIFY row_number() OVER (
-                PARTITION BY task ORDER BY md5('{material.settings.seed}/rebuilt/' || encounter_id)
-            ) <= {material.settings.rebuilt})""")
-    given = [
-        f"SELECT k, encounter_id, task, {literal(card.options[0])} AS first, {literal(card.options[-1])} AS last "
-        f"FROM chosen WHERE task = {literal(task)} AND EXISTS (SELECT 1 FROM given_labels WHERE task = {literal(task)})"
-        for task, card in material.cards.items()
-    ]
-    material.connection.execute(f"CREATE OR REPLACE TEMP TABLE chosen_given AS {' UNION ALL '.join(given)}")
-
-
-def _rebuilt(material: Material, place: Path, future: _Future) -> _Rebuilt:
+def _rebuilt(material: Material, place: Path, future: Future) -> _Rebuilt:
     """Write the truncated records with an invented future, build them, and read what each example would show."""
-    tables = _tables(material, future)
+    tables = tables_of(material, future)
     place.mkdir()
-    with new_records(place / "records", _meta(material)) as draft:
+    with new_records(place / "records", meta_of(material)) as draft:
         for name, table in tables.items():
             if table.num_rows:
                 draft.write_part(name, table, 0)
@@ -187,84 +98,6 @@ def _without_base(file: Path) -> None:
     file.write_text("".join(line for line in lines if not line.startswith("based_on:")), encoding="utf-8")
 
 
-def _meta(material: Material) -> RecordsMeta:
-    meta = material.records.meta
-    ((last,),) = material.sql("SELECT max(t) FROM chosen")
-    through = last + COMPLETE_AFTER
-    if meta.time_basis == "calendar":
-        complete = {
-            t: CompleteThrough(through=through, key="admit_time") for t in ("encounters", "diagnoses", "claims")
-        }
-    else:
-        complete = dict(meta.complete_through)
-    vital = meta.vital_status
-    return meta.model_copy(
-        update={
-            "complete_through": complete,
-            "vital_status": vital.model_copy(update={"through": through}) if vital.source != "none" else vital,
-        }
-    )
-
-
-def _tables(material: Material, future: _Future) -> dict[str, pa.Table]:
-    """The truncated tables with the invented future of each chosen encounter."""
-    connection = material.connection
-    made = {}
-    for name, query in _TRUNCATED.items():
-        columns = ", ".join(ALL_TABLES[name].names)
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE cut_{name} AS SELECT {columns} FROM ({query})")
-    # The invented discharge, death, return, codes, claim and notes.
-    ends = f"greatest(c.t, e.admit_time) + INTERVAL {future.days} DAY + INTERVAL 3 HOUR"
-    connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE futures AS
-        SELECT c.*, k || c.encounter_id AS new_encounter, k || c.patient_id AS new_patient,
-            e.discharge_time IS NULL OR e.discharge_time > c.t AS was_open, {ends} AS ends
-        FROM chosen c JOIN encounters e USING (encounter_id)""")
-    connection.execute(f"""
-        UPDATE cut_encounters SET discharge_time = f.ends, disposition = {literal(future.disposition)}
-        FROM futures f WHERE cut_encounters.encounter_id = f.new_encounter AND f.was_open""")
-    codes = ", ".join(map(literal, future.codes))
-    connection.execute(f"""
-        INSERT INTO cut_diagnoses (encounter_id, patient_id, code, code_version, position)
-        SELECT new_encounter, new_patient, code, 'ICD-10-CM', position FROM futures,
-            (SELECT unnest([{codes}]) AS code, generate_subscripts([{codes}], 1) AS position)
-        WHERE new_encounter NOT IN (SELECT encounter_id FROM cut_diagnoses)""")
-    connection.execute(f"""
-        INSERT INTO cut_claims (claim_id, encounter_id, patient_id, coverage_order, submitted_time, first_remit_time,
-            final_time, final_status, charge, paid)
-        SELECT new_encounter || '/claim', new_encounter, new_patient, 1, greatest(ends, t) + INTERVAL 5 DAY,
-            greatest(ends, t) + INTERVAL 20 DAY, greatest(ends, t) + INTERVAL 20 DAY, {literal(future.status)}, 100,
-            {0 if future.turned else 100} FROM futures""")
-    if future.turned:
-        connection.execute("""
-            UPDATE cut_patients SET death_time = f.ends, death_source = 'ehr' FROM futures f
-            WHERE cut_patients.patient_id = f.new_patient AND f.was_open AND cut_patients.death_time IS NULL""")
-        connection.execute("""
-            INSERT INTO cut_encounters (encounter_id, patient_id, encounter_class, admit_time, discharge_time,
-                admission_type, disposition, facility, department, sequence)
-            SELECT new_encounter || '/return', new_patient, 'inpatient', t + INTERVAL 5 DAY, t + INTERVAL 9 DAY,
-                'emergency', 'home', e.facility, e.department, e.sequence + 1
-            FROM futures JOIN encounters e USING (encounter_id) WHERE NOT was_open AND NOT apart""")
-        types = " ".join(f"WHEN {literal(t)} THEN {literal(c.note_type)}" for t, c in material.cards.items())
-        connection.execute(f"""
-            INSERT INTO cut_notes (note_id, patient_id, encounter_id, note_type, created_time, signed_time,
-                available_time, text)
-            SELECT new_encounter || '/' || later, new_patient, new_encounter, CASE task {types} END, later_on,
-                later_on, later_on, 'Written after the question: the outcome is known.'
-            FROM futures, LATERAL (SELECT unnest([1, 2]) AS later),
-                LATERAL (SELECT t + INTERVAL 1 DAY * later AS later_on)""")
-    for name in _TRUNCATED:
-        key = {"patients": "patient_id", "encounters": "encounter_id", "notes": "note_id", "claims": "claim_id"}.get(
-            name
-        )
-        made[name] = connection.sql(f"SELECT * FROM cut_{name} ORDER BY {key or 'ALL'}").to_arrow_table()
-    made["given_labels"] = connection.sql(
-        f"SELECT k || encounter_id AS encounter_id, task, {'last' if future.turned else 'first'} AS value "
-        "FROM chosen_given ORDER BY 1, 2"
-    ).to_arrow_table()
-    return made
-
-
 def _current(material: Material) -> dict[Key, Read]:
     """What each chosen example shows in the benchmark."""
     keys = {name: k for k, name in material.sql("SELECT k, example_id FROM chosen")}
@@ -280,8 +113,6 @@ def _current(material: Material) -> dict[Key, Read]:
 
 def _read(benchmark: Path, records: Path) -> _Rebuilt:
     """What each example of a rebuilt benchmark shows, ids of notes without their number; why others are not asked."""
-    from lang1.remede.benchmark import Benchmark
-
     opened = Benchmark.open(benchmark)
     with Records.open(records).connect() as connection:
         connection.register("examples", pq.read_table(benchmark / EXAMPLES))
@@ -400,8 +231,6 @@ def _compare(material: Material, task: str, asked: dict[Key, Read], quiet: _Rebu
 
 def _linted(material: Material) -> list[Finding]:
     """The cards' own rules, read by the linter of cards."""
-    from lang1.remede.lint import lint
-
     findings = []
     for task, card in material.cards.items():
         wrong = lint(card)
