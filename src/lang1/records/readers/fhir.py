@@ -200,7 +200,7 @@ def _put_patients(stage: Staging) -> None:
 def _put_encounters(stage: Staging, settings: FhirSettings) -> None:
     """Encounters. Creates ``visits`` (times typed), ``encounter_map`` (to the encounter that one is part of)."""
     drop_copies(stage, "encounters_read")
-    for relation in ("cited", "places"):
+    for relation in ("cited", "encounter_locations"):
         stage.connection.execute(
             f"DELETE FROM {relation} WHERE (_file, _row) NOT IN (SELECT (_file, _row) FROM encounters_read)"
         )

@@ -24,7 +24,7 @@ def put_diagnoses(stage: Staging, settings: FhirSettings) -> None:
     )
     roles = listed(role.lower() for role in settings.roles_left_out)
     stage.connection.execute(f"""
-        CREATE TABLE coded AS
+        CREATE TABLE diagnosis_codes AS
         WITH citations AS (
             SELECT encounter, condition, min(rank) FILTER (coalesce(lower(role) NOT IN ({roles}), true)) AS rank,
                 bool_and(coalesce(lower(role) IN ({roles}), false)) AS left_out, any_value(poa) AS poa
@@ -49,13 +49,15 @@ def put_diagnoses(stage: Staging, settings: FhirSettings) -> None:
         "encounter IS NULL AND id NOT IN (SELECT condition FROM cited)",
         "names no encounter, and no encounter cites it",
     )
-    stage.set_aside("coded", "left_out", f"cited only as {', '.join(settings.roles_left_out)} (roles_left_out)")
-    if not settings.keep_problem_lists:
-        stage.set_aside("coded", "problem", "a problem list item (keep_problem_lists)")
     stage.set_aside(
-        "coded",
-        "(_file, _row, encounter, code) IN (SELECT (_file, _row, encounter, code) FROM coded QUALIFY row_number() OVER "
-        "(PARTITION BY encounter, code, version ORDER BY rank NULLS LAST, _file, _row) > 1)",
+        "diagnosis_codes", "left_out", f"cited only as {', '.join(settings.roles_left_out)} (roles_left_out)"
+    )
+    if not settings.keep_problem_lists:
+        stage.set_aside("diagnosis_codes", "problem", "a problem list item (keep_problem_lists)")
+    stage.set_aside(
+        "diagnosis_codes",
+        "(_file, _row, encounter, code) IN (SELECT (_file, _row, encounter, code) FROM diagnosis_codes "
+        "QUALIFY row_number() OVER (PARTITION BY encounter, code, version ORDER BY rank NULLS LAST, _file, _row) > 1)",
         "a code that the encounter has already",
     )
     stage.put(
@@ -63,7 +65,7 @@ def put_diagnoses(stage: Staging, settings: FhirSettings) -> None:
         """
         SELECT encounter AS encounter_id, patient AS patient_id, code, version AS code_version, rank AS position,
             poa AS present_on_admission, _file, _row
-        FROM coded ORDER BY _file, _row, encounter, code""",
+        FROM diagnosis_codes ORDER BY _file, _row, encounter, code""",
     )
 
 
@@ -92,11 +94,13 @@ def put_procedures(stage: Staging) -> None:
 def put_units(stage: Staging, settings: FhirSettings) -> None:
     """Stays in units, from the encounter's locations; a bed or room counts as the ward that it is part of."""
     for status in ("planned", "reserved"):
-        stage.set_aside("places", f"status = '{status}'", f"status {status}")
-    stage.set_aside("places", "encounter NOT IN (SELECT id FROM encounter_map)", "of an encounter that was not taken")
+        stage.set_aside("encounter_locations", f"status = '{status}'", f"status {status}")
+    stage.set_aside(
+        "encounter_locations", "encounter NOT IN (SELECT id FROM encounter_map)", "of an encounter that was not taken"
+    )
     # Without times a move to another unit cannot be told from none at all.
-    stage.set_aside("places", "starts IS NULL", "no time in the unit")
-    for relation, column in (("places", "location"), ("locations", "part_of")):
+    stage.set_aside("encounter_locations", "starts IS NULL", "no time in the unit")
+    for relation, column in (("encounter_locations", "location"), ("locations", "part_of")):
         resolve(stage, relation, column, "Location")
     own = settings.unit_types
     cases = " ".join(f"WHEN {quoted(theirs)} THEN {quoted(ours)}" for theirs, ours in own.items())
@@ -122,7 +126,7 @@ def put_units(stage: Staging, settings: FhirSettings) -> None:
                     WHEN p.ends IS NOT NULL AND moment(p.ends, true) IS NULL THEN 'period.end is not a time'
                     WHEN moment(p.ends, true) < moment(p.starts, true)
                         THEN 'left the unit before entering it' END AS bad
-            FROM places p JOIN encounter_map m ON m.id = p.encounter JOIN visits v ON v.id = m.encounter_id
+            FROM encounter_locations p JOIN encounter_map m ON m.id = p.encounter JOIN visits v ON v.id = m.encounter_id
                 LEFT JOIN units u ON u.id = p.location
             WHERE v.class <> 'outpatient'
         )

@@ -40,7 +40,7 @@ def put_notes(stage: Staging, settings: FhirSettings) -> None:
 
 
 def _choose_text(stage: Staging) -> None:
-    """``texts``: of each document the best attachment that has a text; documents without any are left out by reason."""
+    """``document_texts``: the best text of each document; documents without any are left out by reason."""
     stage.connection.execute("""
         CREATE TABLE bodies AS
         SELECT a._file, a._row, a.nth, a.preference, coalesce(a.text, b.text) AS text,
@@ -52,16 +52,16 @@ def _choose_text(stage: Staging) -> None:
         CREATE TABLE best AS
         SELECT _file, _row, nth FROM bodies QUALIFY row_number() OVER (
             PARTITION BY _file, _row ORDER BY (text IS NULL)::INTEGER, preference, nth) = 1;
-        CREATE TABLE texts AS
+        CREATE TABLE document_texts AS
         SELECT d.* EXCLUDE (text, guessed, lack), coalesce(d.text, b.text) AS text,
             coalesce(b.guessed, false) AS guessed,
             CASE WHEN coalesce(d.text, b.text) IS NULL THEN coalesce(d.lack, b.lack, 'no attachment') END AS lack
         FROM documents d LEFT JOIN (SELECT b.* FROM bodies b JOIN best USING (_file, _row, nth)) b USING (_file, _row);
         DROP TABLE bodies;
         DROP TABLE documents""")
-    for (lack,) in stage.ask("SELECT DISTINCT lack FROM texts WHERE lack IS NOT NULL ORDER BY 1"):
-        stage.set_aside("texts", f"lack = {quoted(lack)}", f"no text: {lack}")
-    guessed = stage.ask("SELECT count(*) FROM texts WHERE guessed")[0][0]
+    for (lack,) in stage.ask("SELECT DISTINCT lack FROM document_texts WHERE lack IS NOT NULL ORDER BY 1"):
+        stage.set_aside("document_texts", f"lack = {quoted(lack)}", f"no text: {lack}")
+    guessed = stage.ask("SELECT count(*) FROM document_texts WHERE guessed")[0][0]
     if guessed:
         stage.draft.counts["notes not in the character set that they state (read as UTF-8, else Windows-1252)"] = (
             guessed
@@ -76,9 +76,9 @@ def _leave_copies(stage: Staging) -> None:
         SELECT _file, _row FROM (
             SELECT _file, _row, CASE source {place} END AS place, min(CASE source {place} END) OVER (
                 PARTITION BY patient, encounter, md5(regexp_replace(text, '\\s+', ' ', 'g'))) AS best
-            FROM texts WHERE patient IS NOT NULL) WHERE place > best""")
+            FROM document_texts WHERE patient IS NOT NULL) WHERE place > best""")
     stage.set_aside(
-        "texts", "(_file, _row) IN (SELECT (_file, _row) FROM copies)", "the same text as another document's"
+        "document_texts", "(_file, _row) IN (SELECT (_file, _row) FROM copies)", "the same text as another document's"
     )
 
 
@@ -103,7 +103,7 @@ def _read(stage: Staging, settings: FhirSettings) -> None:
         WITH timed AS (
             SELECT t.*, source || '/' || t.id AS note_id, m.encounter_id AS found, {filed} AS available_time,
                 CASE WHEN dated IS NOT NULL AND moment(dated, true) IS NULL THEN 'date is not a time' END AS bad
-            FROM texts t LEFT JOIN encounter_map m ON m.id = t.encounter
+            FROM document_texts t LEFT JOIN encounter_map m ON m.id = t.encounter
         )
         SELECT t.* EXCLUDE (patient, created, dated, attested, amends),
             coalesce(t.patient, v.patient) AS patient, coalesce(t.found, t.encounter) AS encounter_id,
@@ -120,7 +120,7 @@ def _read(stage: Staging, settings: FhirSettings) -> None:
             LEFT JOIN (SELECT source, id, kind, encounter FROM timed) other ON other.source = t.source
                 AND other.id = t.amends AND other.kind = t.kind AND other.encounter = t.encounter
                 AND t.relation = 'appends'""")
-    stage.connection.execute("DROP TABLE texts")
+    stage.connection.execute("DROP TABLE document_texts")
     words = {
         "notes without an encounter, kept and unusable (notes_without_encounter)": "encounter_id IS NULL",
         "notes without a stated status (unstated_status)": "doc_status IS NULL",

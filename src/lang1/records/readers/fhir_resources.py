@@ -31,7 +31,7 @@ RELATIONS: dict[str, str] = {
     "encounters_read": "id updated status class patient starts ends part_of admission_type admission_source "
     "disposition department organization organization_name",
     "cited": "encounter condition rank nth role poa",
-    "places": "encounter location name starts ends status",
+    "encounter_locations": "encounter location name starts ends status",
     "locations": "id name part_of physical unit_type",
     "organizations": "id name part_of kind",
     "conditions": "id updated patient encounter category verification code version poa",
@@ -197,7 +197,7 @@ class Reader:
         for one in node.nodes("location"):
             time = one.node("period")
             yield (
-                "places",
+                "encounter_locations",
                 {
                     "encounter": common["id"],
                     "location": one.reference("location", "Location", node),

@@ -19,7 +19,7 @@ TIMES = {
     "documents": ("dated", "attested"),
     "claims_read": ("created",),
     "responses": ("created",),
-    "places": ("starts", "ends"),
+    "encounter_locations": ("starts", "ends"),
 }
 
 

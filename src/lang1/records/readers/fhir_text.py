@@ -26,6 +26,7 @@ _BLOCKS = frozenset(
 )
 _UNSEEN = frozenset(("script", "style", "head", "template"))
 _VOID = frozenset(re.findall(r"\w+", "area base br col embed hr img input link meta param source track wbr"))
+_HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6", "title"))
 _CDA_SEEN = frozenset(("title", "text"))
 
 
@@ -114,6 +115,7 @@ class _Markup(HTMLParser):
         self.parts: list[str] = []
         self.cda, self.inside, self.unseen = cda, 0, 0
         self.sections = 0
+        self.heading: int | None = None  # where in ``parts`` a heading began
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _VOID:
@@ -126,6 +128,8 @@ class _Markup(HTMLParser):
             self.inside += 1
         if tag in _BLOCKS:
             self.parts.append("\n")
+        if tag in _HEADINGS:
+            self.heading = len(self.parts)
         if tag in ("li", "item"):
             self.parts.append("- ")
 
@@ -140,6 +144,11 @@ class _Markup(HTMLParser):
             self.sections = max(0, self.sections - 1)
         elif self.cda and tag in _CDA_SEEN:
             self.inside = max(0, self.inside - 1)
+        if tag in _HEADINGS and self.heading is not None:
+            # Sections are found by headings that end in a colon.
+            if "".join(self.parts[self.heading :]).strip()[-1:].isalnum():
+                self.parts.append(":")
+            self.heading = None
         if tag in _BLOCKS:
             self.parts.append("\n")
         elif tag in ("td", "th"):
