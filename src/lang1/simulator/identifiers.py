@@ -1,8 +1,8 @@
 """Identifiers that can be planted in simulated notes, so that de-identification can be measured.
 
-Default notes name nobody. With ``identifiers: true`` every patient gets a name, an address, numbers and
-relatives, every system a staff, and the finished notes get lines that hold them, as ``identifier_forms.yaml`` says. Everything that is
-written down, and each thing that only looks like an identifier, is listed with its place: the truth is exact.
+Default notes name nobody. With ``identifiers: true`` every patient gets a name, an address, numbers and relatives,
+every system a staff, and the finished notes get lines that hold them, as ``identifier_forms.yaml`` says. Everything
+that is written down, and each thing that only looks like an identifier, is listed with its place: the truth is exact.
 """
 
 from __future__ import annotations
