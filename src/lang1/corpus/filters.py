@@ -26,6 +26,7 @@ FILTERS: dict[str, str] = {
     "decontaminate": "lang1.corpus.decontaminate:Decontaminate",
     "duplicates": "lang1.corpus.dedup:Duplicates",
     "copy_forward": "lang1.corpus.copy_forward:CopyForward",
+    "deidentify": "lang1.corpus.deid:Deidentify",
 }
 
 
