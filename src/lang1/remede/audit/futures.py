@@ -84,13 +84,14 @@ _TRUNCATED = {
 
 def choose(material: Material) -> None:
     """Create ``chosen(k, task, example_id, encounter_id, patient_id, t, apart)``: the examples that are built again."""
+    tasks = ", ".join(map(literal, material.cards))
     apart = "true" if material.records.time_basis == "within_stay" else "false"
     material.connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE chosen AS
         SELECT printf('%05d:', row_number() OVER (ORDER BY task, example_id)) AS k, task, example_id, encounter_id,
             patient_id, prediction_time AS t, {apart} AS apart
         FROM (
-            SELECT * FROM examples WHERE prediction_time IS NOT NULL
+            SELECT * FROM examples WHERE prediction_time IS NOT NULL AND task IN ({tasks})
             QUALIFY row_number() OVER (
                 PARTITION BY task ORDER BY md5('{material.settings.seed}/rebuilt/' || encounter_id)
             ) <= {material.settings.rebuilt})""")
