@@ -1,6 +1,6 @@
 """How much de-identification finds and how much it takes out too much, by class, where every identifier is known.
 
-    python benchmarks/deid.py                 # seeds 11 to 15, a few minutes
+    python benchmarks/deid.py                 # seeds 11 to 15, a minute on a quiet core
     python benchmarks/deid.py --seeds 1 --only tuning --misses 40    # what rules may be tuned on
 
 Writes ``benchmarks/results/deid.json``. Recall: the share of identifiers of which every letter and digit is covered.
@@ -136,7 +136,7 @@ def run(seeds: list[int], patients: int, settings: dict[str, Any], key: Path) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13, 14, 15])
-    parser.add_argument("--patients", type=int, default=300, help="patients in each of two systems a seed")
+    parser.add_argument("--patients", type=int, default=60, help="patients in each of two systems a seed")
     parser.add_argument("--only", choices=("tuning",), help="print what is missed among the forms to tune on, no more")
     parser.add_argument("--misses", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "deid.json")
