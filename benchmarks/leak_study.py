@@ -1,6 +1,6 @@
 """Does the audit find every leak that is planted, and fail no clean system?
 
-    python benchmarks/leak_study.py                 # 20 seeds: the clean system, and all sixteen leaks in five groups
+    python benchmarks/leak_study.py                 # 20 seeds: the clean system, and all sixteen leaks in four groups
     python benchmarks/leak_study.py --seeds 1
 
 Leaks that do not mask each other (other tasks, other guards) are planted together, so that twenty seeds take an hour
@@ -44,17 +44,17 @@ FOUND_BY: dict[str, tuple[tuple[str, str | None], ...]] = {
     "missing_tail": (("tails", None),),
     "department_tells_death": (("shortcuts", "mortality"),),
     "payer_tells_denial": (("shortcuts", "insurance_denial"),),
-    "site_tells_death": (("sites", "mortality"), ("shortcuts", "mortality")),
+    "site_tells_death": (("sites", "mortality"),),
     "length_tells_death": (("shortcuts", "mortality"),),
     "delay_tells_death": (("shortcuts", "mortality"),),
 }
 GROUPS = (
     (),
-    ("death_in_note", "return_in_note", "denial_in_note", "copied_notes", "edited_later", "missing_tail"),
-    ("stay_in_note", "second_patient_id", "department_tells_death", "payer_tells_denial"),
+    ("death_in_note", "return_in_note", "denial_in_note", "copied_notes", "edited_later", "missing_tail")
+    + ("department_tells_death",),
+    ("stay_in_note", "second_patient_id", "payer_tells_denial", "delay_tells_death"),
     ("codes_in_note", "backdated", "length_tells_death"),
     ("discharge_date_in_note", "site_tells_death"),
-    ("delay_tells_death",),
 )
 PATIENTS = 2500
 

@@ -94,8 +94,9 @@ class Calendar(Blocks):
     tasks: dict[str, Blocks] = {}
 
     def of(self, task: str) -> Blocks:
-        """The blocks of a task."""
-        return self.tasks.get(task, self)
+        """The blocks of a task; variants (``insurance_denial_final``) have those of the task that their name begins with."""
+        named = [name for name in self.tasks if task == name or task.startswith(f"{name}_")]
+        return self.tasks[max(named, key=len)] if named else self
 
 
 class NewestBlock(Settings):

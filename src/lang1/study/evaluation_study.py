@@ -9,7 +9,17 @@ from typing import Any
 from lang1.common.artefact import open_folder
 from lang1.common.errors import SettingsError
 from lang1.evaluation.settings import EvaluateSettings
+from lang1.remede.benchmark import Benchmark
 from lang1.study.spec import StepSpec, StudySpec
+
+
+def _denial_tasks(benchmark: Path, settings: EvaluateSettings) -> list[str]:
+    cards = Benchmark.open(benchmark).cards
+    return [
+        task
+        for task, card in cards.items()
+        if card.rule_name == "insurance_denial" and (settings.tasks is None or task in settings.tasks)
+    ]
 
 
 def evaluation_study(
@@ -53,6 +63,9 @@ def evaluation_study(
         )
     for name in baselines:
         add(f"baseline-{name}", "baseline", {"benchmark": bench}, {"baseline": name})
+    denials = _denial_tasks(benchmark, settings)
+    if denials and "payer" not in baselines:  # who denies is half the answer: a model must beat the payer alone
+        add("baseline-payer", "baseline", {"benchmark": bench}, {"baseline": "payer", "tasks": denials})
     for path in predictions:
         folder = path if path.is_dir() else path.parent
         made = open_folder(folder, "predictions").manifest.extra if (folder / "manifest.json").exists() else {}
