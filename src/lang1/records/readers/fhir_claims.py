@@ -264,13 +264,16 @@ def _outcomes(stage: Staging, settings: FhirSettings) -> None:
     stage.connection.execute(f"""
         CREATE TABLE outcomes AS
         WITH in_order AS (
-            SELECT *, row_number() OVER (PARTITION BY claim ORDER BY decided_on NULLS LAST, _file, _row) AS nth
-            FROM decisions WHERE class NOT IN ('in process', 'another payer first', 'duplicate')
+            SELECT *, row_number() OVER (PARTITION BY claim ORDER BY decided_on NULLS LAST, _file, _row) AS nth,
+                class NOT IN ('another payer first', 'duplicate') AS decides
+            FROM decisions WHERE class <> 'in process'
         ),
         told AS (
-            SELECT claim, arg_min(class, nth) AS first_class, arg_max(class, nth) AS last_class,
+            SELECT claim, arg_min(class, nth) FILTER (decides) AS first_class,
+                arg_max(class, nth) FILTER (decides) AS last_class,
                 min(decided_on) AS first_remit, max(decided_on) AS last_remit,
-                arg_min(decided_on, nth) FILTER (class = 'paid') AS paid_on, arg_min(codes, nth) AS codes,
+                arg_min(decided_on, nth) FILTER (class = 'paid') AS paid_on,
+                coalesce(arg_min(codes, nth) FILTER (decides), arg_min(codes, nth)) AS codes,
                 arg_max(paid, nth) AS paid, max(billed) AS charge
             FROM in_order GROUP BY claim
         )
@@ -278,7 +281,7 @@ def _outcomes(stage: Staging, settings: FhirSettings) -> None:
             CASE
                 WHEN first_class IN ('paid', 'settled without payment') AND last_class = 'denied' THEN 'other'
                 WHEN first_class IN ('paid', 'settled without payment') THEN 'paid'
-                WHEN first_class <> 'denied' THEN 'other'
+                WHEN coalesce(first_class <> 'denied', true) THEN 'other'
                 WHEN paid_on IS NOT NULL AND last_class <> 'denied' THEN 'denied_overturned'
                 WHEN last_remit + INTERVAL {settings.appeal_days} DAY <= {through} THEN 'denied_upheld'
                 ELSE 'pending' END AS final_status,

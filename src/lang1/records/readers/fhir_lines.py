@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from lang1.common.errors import InputError
 from lang1.common.progress import Meter
+from lang1.records.readers.fhir_values import writable
 from lang1.records.readers.staging import Staging
 
 SUFFIXES = (".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz", ".ndjson.zst", ".jsonl.zst")
@@ -163,7 +164,7 @@ class Lines:
             return "(log of the export)", None, None
         if not isinstance(kind, str) or not kind:
             return "", None, "a line without a resourceType"
-        return kind, resource if kind in self.wanted else None, None
+        return writable(kind)[:60], resource if kind in self.wanted else None, None
 
 
 def _lines(file: Path, meter: Meter | None) -> Iterator[tuple[int, bytes | None]]:

@@ -73,10 +73,13 @@ def _leave_copies(stage: Staging) -> None:
     place = " ".join(f"WHEN {quoted(source)} THEN {nth}" for nth, source in enumerate(SOURCES))
     stage.connection.execute(f"""
         CREATE TABLE copies AS
+        WITH mixed AS (
+            SELECT patient, encounter FROM document_texts GROUP BY ALL HAVING count(DISTINCT source) > 1
+        )
         SELECT _file, _row FROM (
             SELECT _file, _row, CASE source {place} END AS place, min(CASE source {place} END) OVER (
                 PARTITION BY patient, encounter, md5(regexp_replace(text, '\\s+', ' ', 'g'))) AS best
-            FROM document_texts WHERE patient IS NOT NULL) WHERE place > best""")
+            FROM document_texts SEMI JOIN mixed USING (patient, encounter)) WHERE place > best""")
     stage.set_aside(
         "document_texts", "(_file, _row) IN (SELECT (_file, _row) FROM copies)", "the same text as another document's"
     )

@@ -154,9 +154,8 @@ class Reader:
             common
             | {
                 "status": (node.text("status") or "").lower(),
-                "class": find(
-                    "Encounter.class", its_class, own.classes, codes.CLASSES, codes.CLASS_WORDS, "outpatient"
-                ),
+                "class": find("Encounter.class", its_class, own.classes, codes.CLASSES, codes.CLASS_WORDS, "outpatient")
+                or "outpatient",
                 "patient": node.reference("subject", "Patient", node) or node.reference("patient", "Patient", node),
                 "starts": period.text("start"),
                 "ends": period.text("end"),

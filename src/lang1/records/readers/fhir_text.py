@@ -59,7 +59,7 @@ def inline(data: str, content_type: str | None) -> Text:
     """The text of base64 data."""
     if kind_of(content_type) is None:
         return Text(None, f"no text in {_bare(content_type)}")
-    packed = re.sub(r"\s+", "", data)
+    packed = "".join(data.split())
     try:
         content = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
     except (binascii.Error, ValueError):

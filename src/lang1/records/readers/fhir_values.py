@@ -15,6 +15,8 @@ _UNWRITABLE = re.compile("[\ud800-\udfff\x00]")
 
 def writable(text: str) -> str:
     """A text without the characters that no file can hold."""
+    if text.isascii() and "\x00" not in text:  # nearly all are; a search by pattern took a fifth of the reading time
+        return text
     return _UNWRITABLE.sub("\ufffd", text)
 
 
