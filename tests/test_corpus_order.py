@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from lang1.common.artefact import new_folder
 from lang1.common.errors import ArtefactError, InputError, SettingsError
-from lang1.corpus.order import BatchOrder, normalised_weights
+from lang1.corpus.order import BatchOrder
 from lang1.corpus.reader import PADDING_DOCUMENT, Corpus
+from lang1.corpus.schedule import normalised_weights
 from lang1.corpus.shards import ShardWriter, token_dtype
 from lang1.text.tokenizer import Tokenizer
 from lang1.text.tokenizer_training import train_tokenizer

@@ -2,29 +2,35 @@
 
 Per source and epoch the documents are shuffled and laid end to end, epoch after epoch; row r of a source is the tokens
 [r·T, (r+1)·T) of that endless stream, so that every token of every document comes exactly once an epoch and none is
-dropped. A fixed periodic schedule says from which source each row comes. Nothing is carried from step to step: a
-resumed run, or another number of processes, sees the same rows.
+dropped. A fixed schedule (:mod:`lang1.corpus.schedule`) says from which source each row comes. Nothing is carried from
+step to step: a resumed run, or another number of processes, sees the same rows.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lang1.common.errors import InputError, SettingsError
-from lang1.corpus.reader import Corpus, Source, pieces
+from lang1.corpus.reader import Corpus, Source
+from lang1.corpus.schedule import MixturePoint, Schedule, normalised_weights
 
-# Rows after which the schedule of sources repeats: weights are met to one in this many.
-PERIOD = 10_000
 # Epoch lay-outs kept per source: a row can straddle two epochs.
 _KEPT_EPOCHS = 2
+# A lay-out knows where every so many-th document starts; between these it adds up lengths.
+_STRIDE = 64
+# Documents are sorted in this many parts, which bounds the memory of the sort.
+_SORT_BITS = 4
 
 
 class BatchOrder:
     """Training batches of a corpus.
+
+    Memory: 8 bytes a document of the corpus, and 4 bytes a document and epoch that is being read.
 
     Args:
         corpus: the corpus.
@@ -32,9 +38,13 @@ class BatchOrder:
         sequence_length: T, tokens a row.
         sequences_per_step: B, rows a step.
         seed: decides the order of documents.
+        mixture: weights that change over the training, instead of ``weights``.
+        epochs_cap: how many epochs a source may give; its share then goes to the others. Not named: no cap.
+        steps: of the whole training; needed with ``mixture``, and lets caps that end it too early be seen at once.
 
     Raises:
-        SettingsError: weights that name no source, are negative or all zero; lengths under 1.
+        SettingsError: weights that name no source, are negative or all zero; lengths under 1; caps that leave the
+            training without a source.
         InputError: a source with a weight and no tokens.
     """
 
@@ -45,86 +55,107 @@ class BatchOrder:
         sequence_length: int,
         sequences_per_step: int,
         seed: int,
+        *,
+        mixture: Sequence[MixturePoint] = (),
+        epochs_cap: Mapping[str, float] | None = None,
+        steps: int | None = None,
     ) -> None:
         if sequence_length < 2 or sequences_per_step < 1:
             raise SettingsError(
                 f"sequence_length {sequence_length} and sequences_per_step {sequences_per_step}: "
                 "expected at least 2 and 1."
             )
-        shares = normalised_weights(corpus.weights if weights is None else weights, list(corpus.sources))
+        if mixture and weights is not None:
+            raise SettingsError("weights and mixture: give one of them.")
+        every = list(corpus.sources)
+        constant = corpus.weights if weights is None else weights
+        points = [(point.at, normalised_weights(point.weights, every)) for point in mixture]
+        points = points or [(0.0, normalised_weights(constant, every))]
+        caps = dict(epochs_cap or {})
+        for name, cap in caps.items():
+            if name not in corpus.sources:
+                raise SettingsError(f"epochs_cap.{name}: there is no such source; sources are {', '.join(every)}.")
+            if not cap > 0:
+                raise SettingsError(f"epochs_cap.{name}: expected a number above 0, got {cap}.")
         self.sequence_length, self.sequences_per_step, self.seed = sequence_length, sequences_per_step, seed
-        self.names = [name for name, share in shares.items() if share > 0]
+        self.names = [name for name in every if any(shares[name] > 0 for _, shares in points)]
         self._sources = [corpus.sources[name] for name in self.names]
         for source in self._sources:
             if not source.train.tokens:
                 raise InputError(f"corpus source '{source.name}' holds no training tokens; set its weight to 0.")
-        self._schedule, self._before = _schedule([shares[name] for name in self.names])
+        limits = [
+            int(caps[source.name] * source.train.tokens // sequence_length) if source.name in caps else None
+            for source in self._sources
+        ]
+        self.schedule = Schedule(
+            [(at, [shares[name] for name in self.names]) for at, shares in points],
+            limits,
+            steps * sequences_per_step if steps is not None else None,
+        )
         self._layouts = [_Layouts(source, seed) for source in self._sources]
 
     def step(self, number: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-        """The batch of a step.
+        """The batch of a step: :meth:`rows` of its B rows."""
+        rows = self.sequences_per_step
+        return self.rows(np.arange(number * rows, (number + 1) * rows))
+
+    def rows(self, at: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        """Any rows of the training, by their numbers from its first: a process asks for its own.
+
+        Args:
+            at: numbers of the rows, shape (n,).
 
         Returns:
-            Tokens, int64 (B, T), and document numbers within each row, int32 (B, T), rising from 0. A position whose
+            Tokens, int64 (n, T), and document numbers within each row, int32 (n, T), rising from 0. A position whose
             next position has another document number has no target: documents are not predicted from each other.
+
+        Raises:
+            SettingsError: a row past the end of the training, where it has one.
         """
-        rows, length = self.sequences_per_step, self.sequence_length
-        tokens = np.empty((rows, length), dtype=np.int64)
-        numbers = np.empty((rows, length), dtype=np.int32)
-        at = np.arange(number * rows, (number + 1) * rows)
-        period, place = np.divmod(at, PERIOD)
-        source_of = self._schedule[place]
-        row_of = period * self._before[-1, source_of] + self._before[place, source_of]
+        length = self.sequence_length
+        tokens = np.empty((len(at), length), dtype=np.int64)
+        numbers = np.empty((len(at), length), dtype=np.int32)
+        source_of, row_of = self.schedule.place(at)
         for source in np.unique(source_of):
             here = np.flatnonzero(source_of == source)
             layouts, stream = self._layouts[source], self._sources[source].train
-            starts: list[npt.NDArray[np.int64]] = []
-            lengths: list[npt.NDArray[np.int64]] = []
-            inside: list[npt.NDArray[np.int32]] = []
-            for row in row_of[here]:
-                where, how_long = layouts.pieces(int(row) * length, (int(row) + 1) * length)
-                starts.append(where)
-                lengths.append(how_long)
-                inside.append(np.arange(len(where), dtype=np.int32))
-            joined = np.concatenate(lengths)
-            tokens[here] = stream.gather(np.concatenate(starts), joined).reshape(len(here), length)
-            numbers[here] = np.repeat(np.concatenate(inside), joined).reshape(len(here), length)
+            # Rows that follow each other in their source are one stretch of its stream.
+            for run in np.split(here, np.flatnonzero(np.diff(row_of[here]) != 1) + 1):
+                first = int(row_of[run[0]])
+                starts, lengths = layouts.pieces(first * length, (first + len(run)) * length)
+                tokens[run] = stream.gather(starts, lengths).reshape(len(run), length)
+                document = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths).reshape(len(run), length)
+                numbers[run] = document - document[:, :1]
         return tokens, numbers
 
     def realised(self, steps: int) -> dict[str, dict[str, float]]:
-        """What the first ``steps`` steps take of each source: ``rows``, ``tokens``, ``share`` of all, ``epochs``."""
+        """What the first ``steps`` steps take of each source.
+
+        Returns:
+            By source: ``rows``, ``tokens``, ``share`` of all, ``asked`` (the share that the weights ask for on
+            average, caps aside), ``epochs``, and ``repeated`` (tokens that came before in the same training).
+        """
         total = steps * self.sequences_per_step
-        period, place = divmod(total, PERIOD)
-        rows = period * self._before[-1] + self._before[place]
-        return {
-            source.name: {
+        rows, asked = self.schedule.taken(total), self.schedule.asked(total)
+        found = {}
+        for source, count, wanted in zip(self._sources, rows, asked, strict=True):
+            tokens = int(count) * self.sequence_length
+            found[source.name] = {
                 "rows": int(count),
-                "tokens": int(count) * self.sequence_length,
+                "tokens": tokens,
                 "share": float(count) / total if total else 0.0,
-                "epochs": int(count) * self.sequence_length / source.train.tokens,
+                "asked": round(float(wanted), 6),
+                "epochs": tokens / source.train.tokens,
+                "repeated": max(0, tokens - source.train.tokens),
             }
-            for source, count in zip(self._sources, rows, strict=True)
-        }
+        return found
 
 
-def normalised_weights(weights: Mapping[str, float], sources: list[str]) -> dict[str, float]:
-    """Weights by source, summing to 1, in the order of ``sources``.
+class _Layout(NamedTuple):
+    """The order of the documents, (documents,), and where every 64th of them starts in the epoch."""
 
-    Raises:
-        SettingsError: an unknown source, one without a weight, a negative weight, or nothing but zeros.
-    """
-    for name, weight in weights.items():
-        if name not in sources:
-            raise SettingsError(f"weights.{name}: there is no such source; sources are {', '.join(sources)}.")
-        if not (weight >= 0 and np.isfinite(weight)):
-            raise SettingsError(f"weights.{name}: expected a number of at least 0, got {weight}.")
-    missing = [name for name in sources if name not in weights]
-    if missing:
-        raise SettingsError(f"weights.{missing[0]} is missing: give every source a weight (0 leaves it out).")
-    total = sum(weights.values())
-    if total <= 0:
-        raise SettingsError("weights: at least one source needs a weight above 0.")
-    return {name: weights[name] / total for name in sources}
+    order: npt.NDArray[np.unsignedinteger]
+    marks: npt.NDArray[np.int64]
 
 
 class _Layouts:
@@ -134,7 +165,7 @@ class _Layouts:
         self.stream = source.train
         key = int.from_bytes(source.name.encode(), "little") % (1 << 61)
         self.seed = _mix(np.array([seed % (1 << 64)], dtype=np.uint64) ^ _mix(np.array([key], dtype=np.uint64)))
-        self._kept: OrderedDict[int, tuple[npt.NDArray[np.int64], ...]] = OrderedDict()
+        self._kept: OrderedDict[int, _Layout] = OrderedDict()
 
     def pieces(self, start: int, stop: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Starts in the stored stream, and lengths, of what [start, stop) of the endless stream consists of."""
@@ -143,26 +174,54 @@ class _Layouts:
         while start < stop:
             epoch, inside = divmod(start, total)
             upto = min(stop - epoch * total, total)
-            order, ordered, cumulative = self._epoch(epoch)
-            places, offsets, counts = pieces(cumulative, ordered, inside, upto)
-            starts.append(self.stream.starts[order[places]] + offsets)
-            lengths.append(counts)
+            layout = self._epoch(epoch)
+            first = int(np.searchsorted(layout.marks, inside, side="right")) - 1
+            last = int(np.searchsorted(layout.marks, upto, side="left"))
+            documents = layout.order[first * _STRIDE : last * _STRIDE].astype(np.int64)
+            begins = self.stream.bounds[documents]
+            long = self.stream.bounds[documents + 1] - begins
+            ends = int(layout.marks[first]) + np.cumsum(long)
+            low, high = np.maximum(ends - long, inside), np.minimum(ends, upto)
+            there = high > low
+            starts.append((begins + low - (ends - long))[there])
+            lengths.append((high - low)[there])
             start = epoch * total + upto
         return np.concatenate(starts), np.concatenate(lengths)
 
-    def _epoch(self, epoch: int) -> tuple[npt.NDArray[np.int64], ...]:
+    def _epoch(self, epoch: int) -> _Layout:
         if epoch in self._kept:
             self._kept.move_to_end(epoch)
             return self._kept[epoch]
+        if len(self._kept) == _KEPT_EPOCHS:
+            self._kept.popitem(last=False)
         # Sorting by a mixed counter, not NumPy's generator, whose stream may change between releases.
         salt = _mix(self.seed + _mix(np.array([epoch], dtype=np.uint64)))
-        keys = _mix(np.arange(self.stream.documents, dtype=np.uint64) + salt)
-        order = np.argsort(keys, kind="stable")
-        ordered = self.stream.lengths[order]
-        self._kept[epoch] = (order, ordered, np.cumsum(ordered))
-        if len(self._kept) > _KEPT_EPOCHS:
-            self._kept.popitem(last=False)
+        keys = np.arange(self.stream.documents, dtype=np.uint64)
+        for part in np.array_split(keys, max(1, len(keys) >> 20)):
+            part[:] = _mix(part + salt)
+        order = _sorted(keys)
+        marks = np.zeros(-(-len(order) // _STRIDE), dtype=np.int64)
+        # A stretch at a time, so that no second array as long as the documents is held.
+        for begin in range(0, len(order), _STRIDE << 14):
+            some = order[begin : begin + (_STRIDE << 14)].astype(np.int64)
+            long = self.stream.bounds[some + 1] - self.stream.bounds[some]
+            sums = np.add.reduceat(long, np.arange(0, len(some), _STRIDE))
+            at = begin // _STRIDE
+            marks[at + 1 : at + 1 + len(sums)] = sums[: len(marks) - at - 1]
+        self._kept[epoch] = _Layout(order, np.cumsum(marks))
         return self._kept[epoch]
+
+
+def _sorted(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.unsignedinteger]:
+    """The stable order of keys, (n,), in 4 bytes each where n allows."""
+    order: npt.NDArray[np.unsignedinteger] = np.empty(len(keys), dtype=np.uint32 if len(keys) < 1 << 32 else np.uint64)
+    top = (keys >> np.uint64(64 - _SORT_BITS)).astype(np.uint8)
+    done = 0
+    for part in range(1 << _SORT_BITS):
+        here = np.flatnonzero(top == part)
+        order[done : done + len(here)] = here[np.argsort(keys[here], kind="stable")]
+        done += len(here)
+    return order
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -171,26 +230,3 @@ def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def _schedule(shares: list[float]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Which source each row of a period comes from, (P,), and rows of each source before each place, (P + 1, K).
-
-    Whole rows by largest remainder, each row to the source that lags most behind its share: at any place the rows
-    of a source differ from its share by little more than one.
-    """
-    exact = np.array(shares) * PERIOD
-    quota = np.floor(exact).astype(np.int64)
-    short = PERIOD - int(quota.sum())
-    quota[np.argsort(quota - exact, kind="stable")[:short]] += 1
-    taken = np.zeros(len(shares), dtype=np.int64)
-    schedule = np.empty(PERIOD, dtype=np.int64)
-    before = np.empty((PERIOD + 1, len(shares)), dtype=np.int64)
-    for place in range(PERIOD):
-        before[place] = taken
-        lag = quota * (place + 1) - PERIOD * taken
-        schedule[place] = chosen = int(np.argmax(lag))
-        taken[chosen] += 1
-    before[PERIOD] = taken
-    assert (taken == quota).all()
-    return schedule, before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from lang1.text.tokenizer import Tokenizer
 
 # The document number of filling at the end of a validation batch; never to be learnt from nor counted.
 PADDING_DOCUMENT = -1
+# Pieces of at least this many tokens on average are copied one by one; shorter ones are looked up token by token.
+_LONG_PIECE = 48
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,13 @@ class TokenStream:
     Attributes:
         shards: memory maps of token ids, each of shape (tokens of the file,).
         shard_starts: where each file starts in the stream, shape (files + 1,), int64; the last is the total.
-        starts: where each document starts in the stream, shape (documents,), int64.
-        lengths: tokens of each document, its end-of-text token included, shape (documents,), int64.
+        bounds: where each document starts in the stream, its end-of-text token included, and the end of the last,
+            shape (documents + 1,), int64: a document's length is the difference of two.
     """
 
     shards: tuple[npt.NDArray[np.unsignedinteger], ...]
     shard_starts: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
+    bounds: npt.NDArray[np.int64]
 
     @property
     def tokens(self) -> int:
@@ -39,26 +40,34 @@ class TokenStream:
 
     @property
     def documents(self) -> int:
-        return len(self.lengths)
+        return len(self.bounds) - 1
 
     def document(self, number: int) -> npt.NDArray[np.int64]:
         """The tokens of one document, its end-of-text token included, shape (n,)."""
-        return self.gather(self.starts[number : number + 1], self.lengths[number : number + 1])
+        return self.gather(self.bounds[number : number + 1], np.diff(self.bounds[number : number + 2]))
 
     def gather(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Pieces of the stream one after the other, int64, shape (sum of lengths,). No piece crosses files."""
         total = int(lengths.sum())
-        ends = np.cumsum(lengths)
-        # Where in the stream each token of the answer lies: the piece's start, plus how far into the piece it is.
-        index = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
-        if len(self.shards) == 1:
-            only: npt.NDArray[np.int64] = self.shards[0][index].astype(np.int64)
-            return only
         found = np.empty(total, dtype=np.int64)
-        shard_of = np.repeat(np.searchsorted(self.shard_starts, starts, side="right") - 1, lengths)
+        ends = np.cumsum(lengths)
+        shard_of = np.searchsorted(self.shard_starts, starts, side="right") - 1
+        inside = starts - self.shard_starts[shard_of]
+        if total >= _LONG_PIECE * len(lengths):
+            for shard, begin, length, end in zip(
+                shard_of.tolist(), inside.tolist(), lengths.tolist(), ends.tolist(), strict=True
+            ):
+                found[end - length : end] = self.shards[shard][begin : begin + length]
+            return found
+        # Where in its file each token of the answer lies: the piece's start, plus how far into the piece it is.
+        index = np.arange(total) + np.repeat(inside - (ends - lengths), lengths)
+        if len(self.shards) == 1:
+            found[:] = self.shards[0][index]
+            return found
+        shard_of = np.repeat(shard_of, lengths)
         for shard in np.unique(shard_of):
             here = shard_of == shard
-            found[here] = self.shards[shard][index[here] - self.shard_starts[shard]]
+            found[here] = self.shards[shard][index[here]]
         return found
 
 
@@ -134,15 +143,15 @@ class Corpus:
             raise SettingsError(f"corpus source '{source}': there are {', '.join(self.sources)}.")
         stream = self.sources[source].val
         total = -(-stream.tokens // sequence_length)
-        cumulative = np.cumsum(stream.lengths)
+        cumulative, every = stream.bounds[1:], np.diff(stream.bounds)
         for first in range(0, total, rows):
             some = range(first, min(first + rows, total))
             tokens = np.full((len(some), sequence_length), self.tokenizer.eot_id, dtype=np.int64)
             numbers = np.full((len(some), sequence_length), PADDING_DOCUMENT, dtype=np.int32)
             for place, row in enumerate(some):
                 start, stop = row * sequence_length, min((row + 1) * sequence_length, stream.tokens)
-                documents, starts, lengths = pieces(cumulative, stream.lengths, start, stop)
-                tokens[place, : stop - start] = stream.gather(stream.starts[documents] + starts, lengths)
+                documents, starts, lengths = pieces(cumulative, every, start, stop)
+                tokens[place, : stop - start] = stream.gather(stream.bounds[documents] + starts, lengths)
                 numbers[place, : stop - start] = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
             yield tokens, numbers
 
@@ -170,26 +179,25 @@ def pieces(
 
 def _stream(folder: Path, prefix: str, dtype: np.dtype[np.unsignedinteger]) -> TokenStream:
     shards: list[npt.NDArray[np.unsignedinteger]] = []
-    lengths: list[npt.NDArray[np.int64]] = []
+    ends: list[npt.NDArray[np.unsignedinteger]] = []
     for file in sorted(folder.glob(f"{prefix}tokens-*.bin")):
         number = file.stem.rpartition("-")[2]
         ends_file = folder / f"{prefix}ends-{number}.npy"
         try:
-            ends = np.load(ends_file, allow_pickle=False).astype(np.int64)
+            some = np.load(ends_file, mmap_mode="r", allow_pickle=False)
         except (OSError, EOFError, ValueError) as error:
             raise ArtefactError(f"{ends_file} is missing or damaged ({error}); make the corpus again.") from error
-        tokens = np.memmap(file, dtype=dtype, mode="r")
-        if not len(ends) or ends[-1] != len(tokens):
+        # As plain arrays: slices of the memory map's own class cost several times as much.
+        tokens = np.memmap(file, dtype=dtype, mode="r").view(np.ndarray)
+        if not len(some) or some[-1] != len(tokens):
             raise ArtefactError(f"{file}: its length is not that of {ends_file.name}; make the corpus again.")
         shards.append(tokens)
-        lengths.append(np.diff(ends, prepend=0))
-    return TokenStream(
-        tuple(shards),
-        np.concatenate([[0], np.cumsum([len(s) for s in shards])]).astype(np.int64),
-        *_starts(lengths),
-    )
-
-
-def _starts(lengths: Sequence[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    joined = np.concatenate(lengths) if lengths else np.empty(0, dtype=np.int64)
-    return np.cumsum(joined) - joined, joined
+        ends.append(some.view(np.ndarray))
+    starts = np.concatenate([[0], np.cumsum([len(s) for s in shards])]).astype(np.int64)
+    bounds = np.zeros(1 + sum(map(len, ends)), dtype=np.int64)
+    at = 1
+    for some, start in zip(ends, starts, strict=False):
+        bounds[at : at + len(some)] = some
+        bounds[at : at + len(some)] += start
+        at += len(some)
+    return TokenStream(tuple(shards), starts, bounds)

@@ -144,7 +144,8 @@ def _facts(folder: Folder, records: list[dict[str, Any]]) -> list[tuple[str, str
     skipped = sum(int(n) for n in dict(folder.manifest.counts.get("skipped_steps") or {}).values())
     score = _number(extra.get("validation_score"))
     mixture = extra.get("mixture") if isinstance(extra.get("mixture"), dict) else {}
-    shares = ", ".join(f"{k} {percent(_number(v))}" for k, v in (mixture or {}).items() if _number(v) is not None)
+    given = {k: _number(v.get("share") if isinstance(v, dict) else v) for k, v in (mixture or {}).items()}
+    shares = ", ".join(f"{k} {percent(share)}" for k, share in given.items() if share is not None)
     found = [
         ("Parameters", count(_number(extra.get("parameters")))),
         ("Tokens, this run", compact(tokens)),

@@ -69,11 +69,18 @@ def pretrain(corpus: Path, out: Path, settings: PretrainSettings, benchmark: Pat
         model.to(device)
         if settings.compile:
             compile_layers(model)
-        order = BatchOrder(
-            opened, settings.weights, settings.sequence_length, settings.sequences_per_step, settings.seed
-        )
         per_step = settings.sequence_length * settings.sequences_per_step
         steps = -(-settings.tokens // per_step)
+        order = BatchOrder(
+            opened,
+            settings.weights,
+            settings.sequence_length,
+            settings.sequences_per_step,
+            settings.seed,
+            mixture=settings.mixture,
+            epochs_cap=settings.epochs_cap,
+            steps=steps,
+        )
         loop = Loop(
             folder=draft.path,
             model=model,

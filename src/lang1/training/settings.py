@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from lang1.common.settings import Settings
+from lang1.corpus.schedule import MixturePoint
 from lang1.model.config import ModelSettings
 
 Balance = Literal["count", "surprise"]
@@ -59,6 +60,12 @@ class PretrainSettings(RunSettings):
     sequences_per_step: int = Field(default=8, ge=1, description="rows of one optimizer step (the global batch)")
     weights: dict[str, float] | None = Field(
         default=None, description="mixture of sources; null takes the corpus's own"
+    )
+    mixture: tuple[MixturePoint, ...] = Field(
+        default=(), description="weights that change over the training, linear between the points; instead of weights"
+    )
+    epochs_cap: dict[str, float] = Field(
+        default={}, description="most epochs of a source; its share then goes to the others"
     )
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
