@@ -50,8 +50,10 @@ FOUND_BY: dict[str, tuple[tuple[str, str | None], ...]] = {
 }
 GROUPS = (
     (),
-    ("death_in_note", "return_in_note", "denial_in_note", "copied_notes", "edited_later", "missing_tail")
-    + ("department_tells_death",),
+    (
+        *("death_in_note", "return_in_note", "denial_in_note", "copied_notes", "edited_later", "missing_tail"),
+        "department_tells_death",
+    ),
     ("stay_in_note", "second_patient_id", "payer_tells_denial", "delay_tells_death"),
     ("codes_in_note", "backdated", "length_tells_death"),
     ("discharge_date_in_note", "site_tells_death"),

@@ -132,8 +132,12 @@ app.add_typer(remede, name="remede")
 def corpus(
     records: Annotated[Path, typer.Argument(help="Records folder.")],
     benchmark: Annotated[Path, typer.Argument(help="Benchmark whose held-out patients and periods stay out.")],
-    out: Annotated[Path, typer.Argument(help="Corpus folder to write.")],
+    out: Annotated[Path, typer.Argument(help="Corpus folder to write; stopped and started again, it goes on.")],
     overrides: Overrides = None,
+    launch: Annotated[
+        str | None, typer.Option(help="local, slurm (writes the scripts) or ray; the bytes are the same.")
+    ] = None,
+    submit: Annotated[bool, typer.Option("--submit", help="With --launch slurm: submit the jobs too.")] = False,
     config: Config = None,
 ) -> None:
     """Clean notes and general text, train a tokenizer, write token shards.
@@ -143,7 +147,11 @@ def corpus(
     from lang1.corpus.build import build_corpus
     from lang1.corpus.settings import CorpusSettings
 
-    build_corpus([records], benchmark, out, load(CorpusSettings, config, overrides))
+    asked = [*([f"launch.how={launch}"] if launch else []), *(["launch.submit=true"] if submit else [])]
+    made = build_corpus([records], benchmark, out, load(CorpusSettings, config, [*asked, *(overrides or [])]))
+    if made != out:
+        say(f"Written: {made}. {'Submitted' if submit else 'Run it'}; its last job makes {out}.")
+        return
     print_left_out(out)
     done(out, f"lang1 pretrain {out} {benchmark} ./model")
 
@@ -269,12 +277,15 @@ def study(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="Results folder, results.json, or a model folder (its training run).")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Results folder, results.json, a model folder (its run) or a corpus folder (its text)."),
+    ],
     out: Annotated[
         Path | None, typer.Argument(help="HTML file to write; default report.html beside the input.")
     ] = None,
 ) -> None:
-    """Draw the report again from results.json, or a training run's curves.
+    """Draw the report again from results.json, a training run's curves, or what a corpus consists of.
 
     Example: `lang1 report ./lang1-demo/report ./for-the-board.html`
     """
@@ -283,6 +294,11 @@ def report(
 
     if (folder / "metrics.jsonl").is_file():
         written = render_run(folder, out or folder.parent / f"{folder.name}-run.html")
+    elif (folder / "tokenizer" / "tokenizer.json").is_file():
+        from lang1.corpus.describe import describe_corpus
+
+        written = out or folder.parent / f"{folder.name}-text.html"
+        describe_corpus(folder, written)
     else:
         source = folder / "results.json" if folder.is_dir() else folder
         written = render(source, out or source.with_name("report.html"))

@@ -94,7 +94,7 @@ class Calendar(Blocks):
     tasks: dict[str, Blocks] = {}
 
     def of(self, task: str) -> Blocks:
-        """The blocks of a task; variants (``insurance_denial_final``) have those of the task that their name begins with."""
+        """The blocks of a task; a variant (``insurance_denial_final``) has those of the task its name begins with."""
         named = [name for name in self.tasks if task == name or task.startswith(f"{name}_")]
         return self.tasks[max(named, key=len)] if named else self
 
