@@ -254,8 +254,8 @@ def find_names(text: str, patient: Patient, staff: Names, words: Iterable[str]) 
         ]
         if value == 2 or (value == 1 and beside):
             match = matches[place]
-            possessive = 2 if match.group()[-2:].lower() in ("'s", "’s") else 0
-            yield Span(match.start(), match.end() - possessive, "NAME")
+            ending = 2 if match.group()[-2:].lower() in ("'s", "’s") else 0
+            yield Span(match.start(), match.end() - ending, "NAME")
     for initials in sorted(patient.initials):
         pattern = r"(?<!\w)" + r"\.[ ]?".join(initials.upper()) + r"\."
         for match in re.finditer(pattern, text) if len(initials) > 1 else ():

@@ -221,7 +221,7 @@ _POSSESSIVE = re.compile(r"['’][sS]$")
 
 def _name_words(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """The words of a run that can be names: those after the last word that cannot, up to the next that cannot."""
-    words = []
+    words: list[tuple[int, int]] = []
     for match in re.finditer(r"[^\s,]+", text[start:end]):
         bare = _POSSESSIVE.sub("", match.group().rstrip(".,;:"))
         initial = bool(words) and len(bare) == 1 and bare.isupper()

@@ -22,7 +22,7 @@ from lang1.corpus.filters import (
 )
 from lang1.corpus.general import general_files, read_general
 from lang1.corpus.notes import EligibleNotes, NoteRules
-from lang1.corpus.order import normalised_weights
+from lang1.corpus.schedule import normalised_weights
 from lang1.corpus.settings import NOTES, CorpusSettings, GeneralSource
 from lang1.corpus.tasks import Plan, Source, digest, general_pieces, note_pieces, units_of, used_versions, work_folder
 from lang1.corpus.writing import finished, pass_documents, write_state
