@@ -210,7 +210,7 @@ def _put_encounters(stage: Staging, settings: FhirSettings) -> None:
         resolve(stage, "encounters_read", column, kind)
     stage.connection.execute(f"""
         CREATE TABLE visits AS
-        SELECT *, moment(starts, false) AS begins, moment(ends, true) AS finishes,
+        SELECT *, moment(starts, false) AS begins, moment_of_end(starts, ends) AS finishes,
             status IN ({listed(OPEN)}) OR coalesce(disposition = 'still_patient', false) AS open,
             CASE class WHEN 'inpatient' THEN 3 WHEN 'observation' THEN 2 WHEN 'emergency' THEN 1 ELSE 0 END AS rank,
             CASE WHEN starts IS NOT NULL AND moment(starts, false) IS NULL THEN 'period.start is not a time'

@@ -121,10 +121,10 @@ def put_units(stage: Staging, settings: FhirSettings) -> None:
         f"""
         WITH moved AS (
             SELECT m.encounter_id, v.patient AS patient_id, coalesce(u.unit, p.name, p.location) AS unit, u.unit_type,
-                moment(p.starts, true) AS in_time, moment(p.ends, true) AS out_time, p._file, p._row,
+                moment(p.starts, true) AS in_time, moment_of_end(p.starts, p.ends) AS out_time, p._file, p._row,
                 CASE WHEN moment(p.starts, true) IS NULL THEN 'period.start is not a time'
                     WHEN p.ends IS NOT NULL AND moment(p.ends, true) IS NULL THEN 'period.end is not a time'
-                    WHEN moment(p.ends, true) < moment(p.starts, true)
+                    WHEN moment_of_end(p.starts, p.ends) < moment(p.starts, false)
                         THEN 'left the unit before entering it' END AS bad
             FROM encounter_locations p JOIN encounter_map m ON m.id = p.encounter JOIN visits v ON v.id = m.encounter_id
                 LEFT JOIN units u ON u.id = p.location

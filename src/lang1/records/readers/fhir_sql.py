@@ -24,7 +24,7 @@ TIMES = {
 
 
 def create_moment(connection: duckdb.DuckDBPyConnection, time_zone: str | None) -> None:
-    """Create the macro ``moment(value, late)``: a FHIR date, dateTime or instant as local time, null for anything else.
+    """Create the macros ``moment(value, late)`` and ``moment_of_end(starts, ends)``: local times, else null.
 
     What is known to the day, month or year only stands for its first moment, or with ``late`` for its last second. A
     time with an offset is converted to ``time_zone``; without one its wall time counts.
@@ -53,6 +53,14 @@ def create_moment(connection: duckdb.DuckDBPyConnection, time_zone: str | None) 
                     ELSE try_cast(value AS TIMESTAMP) END
             WHEN regexp_matches(value, '{OFFSET}') THEN {wall}
             ELSE try_cast(value AS TIMESTAMP) END""")
+    # In the night when clocks go back, 01:52 may come before 01:07: the time that passed is then added to the start.
+    connection.execute(f"""
+        CREATE OR REPLACE MACRO moment_of_end(starts, ends) AS CASE
+            WHEN moment(ends, true) < moment(starts, false)
+                AND regexp_matches(starts, '{OFFSET}') AND regexp_matches(ends, '{OFFSET}')
+                AND try_cast(ends AS TIMESTAMPTZ) >= try_cast(starts AS TIMESTAMPTZ)
+                THEN moment(starts, false) + (try_cast(ends AS TIMESTAMPTZ) - try_cast(starts AS TIMESTAMPTZ))
+            ELSE moment(ends, true) END""")
 
 
 def refuse_utc(stage: Staging) -> None:
