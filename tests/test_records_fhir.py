@@ -435,6 +435,19 @@ def test_what_becomes_of_a_claim(tmp_path: Path) -> None:
     assert [found[str(case)] for case in range(len(ANSWERS))] == [status for _, status in ANSWERS]
 
 
+def test_an_answer_of_either_kind_may_have_the_same_id(tmp_path: Path) -> None:
+    both = {"id": "1", "patient": {"reference": "Patient/p"}, "status": "active", "use": "claim"}
+    claim = {"resourceType": "Claim", "created": "2024-01-15", "total": {"value": 100}} | both
+    denied = {"resourceType": "ClaimResponse", "created": "2024-02-01", "payment": {"amount": {"value": 0}}} | both
+    denied |= {"request": {"reference": "Claim/1"}, "error": [{"code": {"coding": [{"code": "CO50"}]}}]}
+    paid = {"resourceType": "ExplanationOfBenefit", "created": "2024-03-01", "claim": {"reference": "Claim/1"}} | both
+    paid |= {"payment": {"amount": {"value": 90}}, "item": [{"encounter": [{"reference": "Encounter/e"}]}]}
+    records = ingest(world(tmp_path / "export", claim, denied, paid), tmp_path / "records")
+    assert ask(records, "SELECT encounter_id, final_status, adjustment_codes, paid FROM claims") == [
+        ("e", "denied_overturned", ["CO-50"], 90.0)
+    ]
+
+
 def test_references() -> None:
     def to(value: Any, kind: str = "Patient") -> str | None:
         return reference(Node(value, "x", Oddities()), kind)

@@ -132,8 +132,9 @@ def _reasons(reason: Concept, category: Concept) -> list[str]:
 
 def put_claims(stage: Staging, settings: FhirSettings) -> None:
     """Claims with their answers; see the module."""
-    for relation in ("claims_read", "responses"):
-        drop_copies(stage, relation)
+    # A ClaimResponse and an ExplanationOfBenefit may have the same id.
+    for relation, key in (("claims_read", "id"), ("responses", "source, id")):
+        drop_copies(stage, relation, by=key)
         resolve(stage, relation, "patient", "Patient")
         resolve(stage, relation, "encounter", "Encounter")
         resolve(stage, relation, "organization", "Organization")
