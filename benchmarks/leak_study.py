@@ -113,7 +113,8 @@ def write(out: Path, runs: list[dict[str, Any]]) -> None:
         "figures": {
             "seeds": len(clean), "clean_systems_failed": false_alarms,
             "leaks_found": f"{sum(a for a, _ in share.values())} of {sum(b for _, b in share.values())}",
-            "patients_clean": CLEAN_PATIENTS, "patients_planted": PLANTED_PATIENTS, "found_of_planted": {k: f"{a} of {b}" for k, (a, b) in share.items()}, "runs": runs,
+            "patients_clean": CLEAN_PATIENTS, "patients_planted": PLANTED_PATIENTS,
+            "found_of_planted": {k: f"{a} of {b}" for k, (a, b) in share.items()}, "runs": runs,
         },
         "machine": f"{platform.machine()}, {os.cpu_count()} cores", "versions": versions(), "commit": commit,
         "command": "python benchmarks/leak_study.py",
