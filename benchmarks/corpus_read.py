@@ -3,10 +3,11 @@
     python benchmarks/corpus_read.py
 
 Two sources of random tokens (notes of some 400 tokens, web texts of some 900, log-normal, uint16 and uint32) are
-written as shards of a corpus; ``BatchOrder.step`` then gives the batches of a training. The files lie in the page cache:
-this is the processor's share, not the disk's. The process is pinned to one core and its CPU time is taken. The order of
-an epoch is made once, when its first row is read, and timed by itself; the figures for 180 million notes are its
-seconds in proportion, which is a little too few, since sorting slows with size. Writes ``benchmarks/results/corpus_read.json``.
+written as shards of a corpus; ``BatchOrder.step`` then gives the batches of a training. The files lie in the page
+cache: this is the processor's share, not the disk's. The process is pinned to one core and its CPU time is taken. The
+order of an epoch is made once, when its first row is read, and timed by itself; the figures for 180 million notes are
+its seconds in proportion, which is a little too few, since sorting slows with size. Writes
+``benchmarks/results/corpus_read.json``.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """The tokenizer: round trips, answers as single tokens, legible numbers, equality with transformers, same bytes."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lang1.common.errors import ArtefactError, InputError, SettingsError
+from lang1.text.fertility import fertility, report
 from lang1.text.questions import QUESTIONS, render_question
-from lang1.text.tokenizer import ANSWER, END_OF_TEXT, Tokenizer
+from lang1.text.tokenizer import ANSWER, END_OF_TEXT, Tokenizer, check_tokenizer
 from lang1.text.tokenizer_training import train_tokenizer
 
 SAMPLE = [
@@ -185,3 +187,81 @@ def test_padding_and_truncation_stored_in_a_file_are_not_applied(tokenizer: Toke
     loaded = Tokenizer.load(tmp_path)
     assert loaded.encode(SAMPLE[0]) == tokenizer.encode(SAMPLE[0])
     assert isinstance(loaded.encode_batch(["a"])[0], np.ndarray)
+
+
+GPT2 = Path(__file__).parents[2] / "shared/data/tokenizers/gpt2_tokenizer.json.gz"
+
+
+def test_what_is_checked_of_a_tokenizer(tokenizer: Tokenizer) -> None:
+    facts = check_tokenizer(tokenizer, 8)
+    assert facts.vocab_size == tokenizer.vocab_size and facts.bytes_per_token == 2
+    assert facts.end_of_text == (END_OF_TEXT, tokenizer.eot_id)
+    assert list(facts.letters) == tokenizer.letter_ids(8)
+    assert facts.changed == ()
+
+
+def _with(tokenizer: Tokenizer, change: dict[str, object]) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(json.loads(tokenizer.inner.to_str()) | change)))
+
+
+def test_a_large_vocabulary_takes_four_bytes(tokenizer: Tokenizer) -> None:
+    for size, width in ((1 << 16, 2), ((1 << 16) + 1, 4)):
+        large = _with(tokenizer, {})
+        large.inner.add_tokens([f"<filler {i}>" for i in range(size - large.vocab_size)])
+        facts = check_tokenizer(large, 2)
+        assert (facts.vocab_size, facts.bytes_per_token) == (size, width)
+
+
+def test_an_import_that_loses_text_is_refused_and_one_that_changes_rare_characters_is_told(
+    tokenizer: Tokenizer,
+) -> None:
+    # The answer's letters need the tokenizer as it is, so only digits are lost here.
+    lossy = {"type": "Replace", "pattern": {"Regex": "[0-9]"}, "content": ""}
+    with pytest.raises(ArtefactError, match="does not come back"):
+        check_tokenizer(_with(tokenizer, {"normalizer": lossy}), 2)
+    ascii_only = {"type": "Replace", "pattern": {"Regex": "[^\\x00-\\x7F]"}, "content": ""}
+    changed = check_tokenizer(_with(tokenizer, {"normalizer": ascii_only}), 2).changed
+    assert "日本語" in changed and not any(text.isascii() for text in changed)
+
+
+def test_an_end_of_text_that_a_note_can_forge_is_refused(tokenizer: Tokenizer) -> None:
+    content = json.loads(tokenizer.inner.to_str())
+    for token in content["added_tokens"]:
+        token["special"] = False
+    with pytest.raises(ArtefactError, match="would end its document"):
+        check_tokenizer(_with(tokenizer, {"added_tokens": content["added_tokens"]}), 2)
+
+
+def test_fertility_counts_what_it_says(tokenizer: Tokenizer) -> None:
+    pairs = _pairs()
+    texts = {"progress": ["BP 120/80, Na 1403\n", "no numerals"] * 200, "radiology": ["naïve 7"], "other": []}
+    found = fertility({"ours": tokenizer, "pairs": pairs}, {kind: iter(some) for kind, some in texts.items()})
+    one = found["progress"]["ours"]
+    assert (one.documents, one.words, one.bytes) == (400, 200 * 6, 200 * (19 + 11))
+    assert one.tokens == sum(len(tokenizer.encode(text)) for text in texts["progress"])
+    assert one.tokens_per_word == one.tokens / 1200 and one.bytes_per_token == 6000 / one.tokens
+    assert (one.numerals, one.numeral_digits, one.numeral_tokens) == (400, 200 * 9, 200 * (6 + 4))
+    assert one.digit_by_digit == 1 and found["progress"]["pairs"].digit_by_digit == 0
+    assert found["progress"]["pairs"].tokens_per_numeral == (4 + 2) / 2
+    assert found["radiology"]["ours"].bytes == 8 and found["other"]["ours"].tokens_per_word == 0
+    text = report(found, {"ours": tokenizer, "pairs": pairs}).markdown()
+    assert f"{one.tokens_per_word:.2f}" in text and "1 · 20 · / · 80" in text and "1 · 4 · 0 · 3" in text
+    for wrong in ({}, {"ours": tokenizer}):
+        with pytest.raises(InputError, match="fertility"):
+            fertility(wrong, {"progress": [" "]})
+
+
+@pytest.mark.skipif(not GPT2.is_file(), reason="the open GPT-2 tokenizer is not here")
+def test_gpt2_can_be_imported_and_compared(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(gzip.decompress(GPT2.read_bytes()))
+    general = Tokenizer.load(file)
+    facts = check_tokenizer(general, 8)
+    assert facts.vocab_size == 50_257 and facts.bytes_per_token == 2 and facts.changed == ()
+    assert facts.end_of_text == (END_OF_TEXT, 50_256)
+    ours = train_tokenizer(SAMPLE, 1_500, "single", REQUIRED)
+    found = fertility({"ours": ours, "GPT-2": general}, {"progress": SAMPLE})["progress"]
+    assert found["ours"].digit_by_digit == 1 > found["GPT-2"].digit_by_digit
+    # Words of its own hospital are whole, digits are not.
+    assert found["ours"].tokens - found["ours"].numeral_tokens < found["GPT-2"].tokens - found["GPT-2"].numeral_tokens
+    assert "GPT-2" in report({"progress": found}, {"ours": ours, "GPT-2": general}).markdown()

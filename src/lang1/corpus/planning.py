@@ -29,7 +29,7 @@ from lang1.corpus.writing import finished, pass_documents, write_state
 from lang1.records.store import Records
 from lang1.remede.benchmark import Benchmark
 from lang1.text.questions import QUESTIONS, letters, render_question
-from lang1.text.tokenizer import ANSWER, Tokenizer
+from lang1.text.tokenizer import ANSWER, Tokenizer, check_tokenizer
 from lang1.text.tokenizer_training import train_tokenizer
 
 # Options that any question can be expected to have; a benchmark brings its own besides.
@@ -177,7 +177,7 @@ def _tokenizer(inputs: Inputs, prints: Mapping[str, str], work: Path, settings: 
                 "cleaning.ascii_only is part of a tokenizer trained here; it cannot change `tokenizer`."
             )
         tokenizer = Tokenizer.load(settings.tokenizer)
-        tokenizer.letter_ids(_LETTERS)
+        check_tokenizer(tokenizer, _LETTERS)
         state.unlink(missing_ok=True)
         tokenizer.save(folder)
         return tokenizer
@@ -192,7 +192,7 @@ def _tokenizer(inputs: Inputs, prints: Mapping[str, str], work: Path, settings: 
         _required(inputs.benchmark),
         ascii_only=settings.cleaning.ascii_only,
     )
-    tokenizer.letter_ids(_LETTERS)
+    check_tokenizer(tokenizer, _LETTERS)
     work.mkdir(parents=True, exist_ok=True)
     state.unlink(missing_ok=True)
     tokenizer.save(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -26,6 +27,9 @@ PADDING_NAMES = (PADDING, "<pad>", "<|padding|>")
 ANSWER = "\nAnswer:"
 # Characters in a batch from which on it pays to look for a faster encoder, which takes some tenths of a second.
 _WORTH_A_PROOF = 200_000
+# What every tokenizer must give back, and what one may change (reported, not refused).
+_CLINICAL = "Pt c/o CP x3d, BP 120/80 (L arm); Na 135, T 98.6 F. #1 CHF:\n- furosemide 40 mg PO BID & K+ 20 mEq/d"
+_RARE = ("38.5 °C, 5 µg ≥ 2×", "Müller, naïve", "日本語", "😀", "a\tb  c\n\n\nd")
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -158,6 +162,57 @@ class Tokenizer:
         number = self.inner.token_to_id(token) if token is not None else None
         assert number is not None
         return int(number)
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """What :func:`check_tokenizer` found.
+
+    Attributes:
+        vocab_size: how many ids there are.
+        bytes_per_token: 2 where ids fit 16 bits (at most 65,536 of them), else 4: what a token takes in a corpus.
+        end_of_text: the token that closes a document, and its id.
+        letters: the ids of the option letters after ``Answer:``.
+        changed: sample texts outside plain English that do not come back from their ids as they were; a tokenizer
+            that drops or replaces characters does so for every model trained with it.
+    """
+
+    vocab_size: int
+    bytes_per_token: int
+    end_of_text: tuple[str, int]
+    letters: tuple[int, ...]
+    changed: tuple[str, ...]
+
+
+def check_tokenizer(tokenizer: Tokenizer, options: int) -> TokenizerFacts:
+    """Check that a tokenizer, trained or brought along, can carry a corpus and lettered questions.
+
+    Args:
+        tokenizer: any that could be loaded, so that it has an end-of-text token.
+        options: how many letters questions need.
+
+    Raises:
+        ArtefactError: a letter is not a single token after ``Answer:``; a note that spells the end of a document
+            would end it; or plain clinical text does not come back from its ids.
+    """
+    letters = tokenizer.letter_ids(options)
+    assert tokenizer.eot is not None
+    if tokenizer.eot_id in tokenizer.encode(f"seen today {tokenizer.eot} by us"):
+        raise ArtefactError(
+            f"{tokenizer.source}: a note that contains the text '{tokenizer.eot}' would end its document; expected "
+            "an end-of-text token marked as special in the file's added_tokens."
+        )
+    back = tokenizer.decode(tokenizer.encode(_CLINICAL))
+    # Tokenizers made from SentencePiece put a space before a text.
+    if back.removeprefix(" ") != _CLINICAL:
+        raise ArtefactError(
+            f"{tokenizer.source}: plain text does not come back from its ids ('{_CLINICAL}' became '{back}'): letters, "
+            "digits or line ends are lost; import a byte-level tokenizer, or one with byte fallback."
+        )
+    changed = tuple(text for text in _RARE if tokenizer.decode(tokenizer.encode(text)).removeprefix(" ") != text)
+    size = tokenizer.vocab_size
+    width = 2 if size <= 1 << 16 else 4
+    return TokenizerFacts(size, width, (tokenizer.eot, tokenizer.eot_id), tuple(letters), changed)
 
 
 def _first_known(inner: tokenizers.Tokenizer, names: Sequence[str]) -> str | None:
