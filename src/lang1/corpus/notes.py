@@ -109,7 +109,7 @@ class EligibleNotes:
         listed = ", ".join(quoted(file) for file in self.files)
         with closing(duckdb.connect(":memory:", config={"memory_limit": "2GB"})) as connection:
             found = connection.execute(
-                f"SELECT sum(strlen(text)) FROM ({self._judged(f'read_parquet([{listed}])', 'text')}) "
+                f"SELECT sum(strlen(text)) FROM ({self.judged(f'read_parquet([{listed}])', 'text')}) "
                 "WHERE reason IS NULL"
             ).fetchall()
         return int(found[0][0] or 0)
@@ -143,18 +143,26 @@ class EligibleNotes:
                 for number, count in zip(*np.unique(verdicts, return_counts=True), strict=True):
                     if reasons[number]:
                         report.leave_out(str(reasons[number]), int(count))
-                held_out = _held_out(self.rules.held_out)
                 at = 0
                 for batch in table.iter_batches(_BATCH_ROWS, row_groups=list(range(start, stop)), columns=_COLUMNS):
                     wanted = verdicts[at : at + batch.num_rows] == 0
                     at += batch.num_rows
                     for row in batch.filter(pa.array(wanted)).select(_COLUMNS).to_pylist():
-                        if len(held_out) and _among(patient_hash(row["patient_id"]), held_out):
+                        if self.holds_out(row["patient_id"]):
                             report.leave_out("patient held out by the benchmark")
                             continue
                         yield Document(unit=row.pop("patient_id"), **row)
         except (pa.ArrowException, OSError) as error:
             raise ArtefactError(f"{file}: not readable as Parquet ({error}); make the records again.") from error
+
+    def holds_out(self, patient_id: str) -> bool:
+        """Whether the benchmark holds this patient out although its split table does not cover these records."""
+        return len(self._held_out) > 0 and _among(patient_hash(patient_id), self._held_out)
+
+    @cached_property
+    def _held_out(self) -> npt.NDArray[np.int64]:
+        folder = self.rules.held_out
+        return read_patient_hashes(Path(folder)) if folder is not None else np.empty(0, dtype=np.int64)
 
     def _verdicts(self, file: Path, first: int, last: int, share: float) -> tuple[list[Any], npt.NDArray[np.int64]]:
         """For each row of a file from ``first`` to ``last``: 0 where it may enter, else the number of its reason.
@@ -171,7 +179,7 @@ class EligibleNotes:
         with closing(duckdb.connect(":memory:", config={"memory_limit": "2GB", "threads": 1})) as connection:
             found = connection.execute(
                 f"SELECT CASE WHEN reason IS NULL AND NOT ({drawn}) THEN '' ELSE reason END AS reason "
-                f"FROM ({self._judged(scan, 'note_id, file_row_number')}) ORDER BY file_row_number"
+                f"FROM ({self.judged(scan, 'note_id, file_row_number')}) ORDER BY file_row_number"
             ).fetchall()
         reasons: list[Any] = [None, ""]
         numbers = {None: 0, "": 1}
@@ -183,7 +191,7 @@ class EligibleNotes:
             verdicts[row] = numbers[reason]
         return reasons, verdicts
 
-    def _judged(self, scan: str, columns: str) -> str:
+    def judged(self, scan: str, columns: str) -> str:
         """SQL: every note of ``scan``, and the first rule that leaves it out, null where it may enter."""
         rules, join = [], ""
         if self.rules.folds is not None:
@@ -209,10 +217,6 @@ class EligibleNotes:
 def validation_draw(key: str) -> float:
     """A number in [0, 1) for a patient or document; those under the validation share are held out for validation."""
     return unit_hash(key, _SALT)
-
-
-def _held_out(folder: str | None) -> npt.NDArray[np.int64]:
-    return read_patient_hashes(Path(folder)) if folder is not None else np.empty(0, dtype=np.int64)
 
 
 def _among(value: int, ordered: npt.NDArray[np.int64]) -> bool:
