@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_corpus_order import make_corpus
 from training_world import OPTIONS, SHAPE, World, write_benchmark, write_corpus
 
 import lang1.training.finetune as finetuning
@@ -127,6 +128,24 @@ def test_pretraining_stopped_twice_equals_uninterrupted(
         assert not (tmp_path / "m").exists()
     assert_same_run(pretrain(corpus, tmp_path / "m", PRETRAIN), pretrained)
     assert not (tmp_path / "m" / "checkpoints").exists()
+
+
+def test_a_changing_mixture_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = {"notes": [list(range(i, i + 40)) for i in range(20)], "general": [list(range(150, 240))] * 20}
+    corpus = make_corpus(tmp_path / "c", documents).folder.path
+    points = [{"at": 0, "weights": {"notes": 1, "general": 3}}, {"at": 1, "weights": {"notes": 3, "general": 1}}]
+    asked = {"mixture": points, "epochs_cap": {"general": 0.5}, "tokens_per_pass": 64}
+    settings = PretrainSettings.model_validate(PRETRAIN.model_dump() | asked)
+    whole = pretrain(corpus, tmp_path / "whole", settings)
+    Stopper(monkeypatch, "pretrain", [4, 8], False)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(corpus, tmp_path / "m", settings)
+    assert_same_run(pretrain(corpus, tmp_path / "m", settings), whole)
+    mixture = open_folder(whole, "model").manifest.extra["mixture"]
+    limit = 20 * 91 // 2 // 64
+    assert {name: source["rows"] for name, source in mixture.items()} == {"notes": 48 - limit, "general": limit}
+    assert mixture["general"]["asked"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("kill", [False, True])

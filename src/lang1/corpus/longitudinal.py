@@ -38,8 +38,8 @@ def by_patient(
     """The notes that may enter of one part of the patients, sorted by patient, availability time and note id.
 
     Patients are cut into parts by a hash of their id, so that a patient's notes are together whichever files they
-    lie in. Each part reads all files once, and its text is sorted within ``memory``: cut the patients into so many parts
-    that one holds at most half as much text. Notes of unknown time come last.
+    lie in. Each part reads all files once, and its text is sorted within ``memory``: cut the patients into so many
+    parts that one holds at most half as much text. Notes of unknown time come last.
 
     Args:
         notes: the records folders.
