@@ -57,15 +57,13 @@ GROUPS = (
     ("codes_in_note", "backdated", "length_tells_death"),
     ("discharge_date_in_note", "site_tells_death"),
 )
-# False alarms are likelier in a small system, and a leak that touches few rows can only be told in a larger one.
-CLEAN_PATIENTS, PLANTED_PATIENTS = 1500, 2500
+PATIENTS = 1500
 
 
 def one(seed: int, leaks: tuple[str, ...]) -> dict[str, Any]:
     """Simulate, build, audit: which guards failed, and which planted leaks were found."""
     with tempfile.TemporaryDirectory() as place:
-        patients = PLANTED_PATIENTS if leaks else CLEAN_PATIENTS
-        settings = SimulatorSettings(patients=patients, preset="high-acuity", seed=seed, leaks=leaks, workers=1)
+        settings = SimulatorSettings(patients=PATIENTS, preset="high-acuity", seed=seed, leaks=leaks, workers=1)
         (records,) = simulate(Path(place) / "sim", settings)
         build(records, Path(place) / "benchmark", BuildSettings(calendar="demo"))
         report = audit(Path(place) / "benchmark", Path(place) / "audit")
@@ -113,7 +111,7 @@ def write(out: Path, runs: list[dict[str, Any]]) -> None:
         "figures": {
             "seeds": len(clean), "clean_systems_failed": false_alarms,
             "leaks_found": f"{sum(a for a, _ in share.values())} of {sum(b for _, b in share.values())}",
-            "patients_clean": CLEAN_PATIENTS, "patients_planted": PLANTED_PATIENTS,
+            "patients": PATIENTS,
             "found_of_planted": {k: f"{a} of {b}" for k, (a, b) in share.items()}, "runs": runs,
         },
         "machine": f"{platform.machine()}, {os.cpu_count()} cores", "versions": versions(), "commit": commit,
