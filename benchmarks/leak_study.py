@@ -103,13 +103,14 @@ def write(out: Path, runs: list[dict[str, Any]]) -> None:
         for leak in FOUND_BY
     }
     false_alarms = sum(bool(run["failed"]) for run in clean)
-    met = len(clean) >= 20 and not false_alarms and all(found == planted for found, planted in share.values())
+    met = len(clean) >= 20 and not false_alarms and all(found == planted >= 20 for found, planted in share.values())
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     result = {
         "name": "leak_study", "ratio": None, "aim": "every planted leak found, no clean system failed, at 20 seeds",
         "met": met,
         "figures": {
-            "seeds": len(clean), "clean_systems_failed": false_alarms,
+            "clean_seeds": len(clean), "clean_systems_failed": false_alarms,
+            "planted_seeds": min(planted for _, planted in share.values()),
             "leaks_found": f"{sum(a for a, _ in share.values())} of {sum(b for _, b in share.values())}",
             "patients": PATIENTS,
             "found_of_planted": {k: f"{a} of {b}" for k, (a, b) in share.items()}, "runs": runs,
