@@ -111,6 +111,12 @@ build_corpus([site / "records"], site / "benchmark", out, CorpusSettings.model_v
 """
 
 
+def test_a_relative_path_is_as_good(site: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    build_corpus([site / "records"], site / "benchmark", Path("corpus"), settings(site))
+    assert content(tmp_path / "corpus") == content(whole)
+
+
 def start(site: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
     chosen = settings(site).model_dump(mode="json") | {"workers": workers, "unit_bytes": 1500}
     command = [sys.executable, "-c", BODY, str(site), str(out), json.dumps(chosen)]

@@ -63,7 +63,7 @@ def build_corpus(records: Sequence[Path], benchmark: Path | None, out: Path, set
         run_here(plan, file, settings.workers)
     with new_folder(out, "corpus", inputs=refs, settings=settings, resume=True) as draft:
         for stale in draft.path.iterdir():  # of a run that was stopped at this point
-            if stale != file.parent:
+            if stale.name != file.parent.name:
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         _finish(draft, plan, inputs)
         shutil.rmtree(file.parent)
