@@ -5,6 +5,7 @@ What a line holds is told by its ``resourceType``, never by the file's name.
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import re
@@ -26,6 +27,8 @@ SUFFIXES = (".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz", ".ndjson.zst", ".jso
 LONGEST_LINE_BYTES = 256 * 2**20
 MANIFEST = "manifest.json"
 _TYPE_FIRST = re.compile(rb'\s*\{\s*"resourceType"\s*:\s*"([A-Za-z]+)"')
+# An escape of the surrogates: a whole pair is a character beyond the basic plane, half of one is none.
+_HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -76,9 +79,21 @@ def find_export(source: Path) -> Export:
     return export
 
 
+def parsed(line: bytes) -> Any:
+    """A line of JSON; half a surrogate pair, which no file can hold, becomes a question mark.
+
+    Raises:
+        ValueError: it is not JSON in UTF-8.
+    """
+    found = json.loads(line.decode("utf-8"))
+    if _HALF_PAIR.search(line):
+        found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
+    return found
+
+
 def _read_manifest(path: Path, export: Export) -> None:
     try:
-        said = json.loads(path.read_bytes())
+        said = parsed(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON; mend it, or remove it.") from error
     if not isinstance(said, dict):
@@ -152,7 +167,7 @@ class Lines:
         if told and told[1].decode() not in self.wanted:
             return told[1].decode(), None, None
         try:
-            resource = json.loads(line.decode("utf-8"))
+            resource = parsed(line)
         except UnicodeDecodeError:
             return "", None, "a line that is not UTF-8"
         except (ValueError, RecursionError):
