@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 
@@ -14,3 +16,9 @@ def _ordinary_arithmetic() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+# The same examples each time, so that a change is judged by what it changed; LANG1_FUZZ=1 draws new ones.
+hypothesis.settings.register_profile("steady", derandomize=True)
+hypothesis.settings.register_profile("fuzz", derandomize=False)
+hypothesis.settings.load_profile("fuzz" if os.environ.get("LANG1_FUZZ") else "steady")
