@@ -166,7 +166,7 @@ def shifted(text: str, days: int, year: int) -> str | None:
         new = {
             "y": _like_year(found.get("y", ""), moved.year),
             "m": f"{moved.month:02d}" if padded else str(moved.month),
-            "mon": _like_month(found.get("mon", ""), moved.month),
+            "mon": _like_month(found.get("mon", ""), moved.month, short_may=f"-{found.get('mon')}-" in text),
             "d": f"{moved.day:02d}" if padded else str(moved.day),
             "nth": _nth(moved.day),
             "wd": _like(found.get("wd", ""), _WEEKDAYS[moved.weekday()]),
@@ -204,9 +204,10 @@ def _like(written: str, name: str) -> str:
     return short.upper() if written.isupper() else short.title() if written[:1].isupper() else short
 
 
-def _like_month(written: str, month: int) -> str:
+def _like_month(written: str, month: int, short_may: bool) -> str:
+    """The month as the one that was written: May alone does not tell a short form from a full one."""
     name = _MONTHS[month]
-    short = len(written) <= 4 and written.lower() not in ("may", "june", "july")
+    short = short_may if written.lower() == "may" else len(written) <= 4 and written.lower() not in ("june", "july")
     name = _MONTHS_SHORT[month] if short else name
     return name.upper() if written.isupper() else name.title() if written[:1].isupper() else name
 
