@@ -108,6 +108,7 @@ def evaluate_model(
             truncation=truncation,
             training_seed=folder.manifest.settings.get("seed"),
             seen_subjects=_seen(folder, chosen.examples),
+            overlap=list(folder.manifest.extra.get("overlap", [])),
         )
         _fill(draft, chosen, answers, name, regime)
     return out

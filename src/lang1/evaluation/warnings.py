@@ -39,6 +39,8 @@ def evaluation_warnings(
         level = "warn" if part.split == asked.benchmark.headline_split else "info"
         found += [(level if grave == "warn" else grave, text) for grave, text in _of_part(asked, part)]
     for one in made:
+        for mark in one.folder.manifest.extra.get("overlap") or ():
+            found.append(("warn", f"{one.model}, {one.regime}: trained although (allow_overlap) {mark}"))
         seen = {
             s: n for s, n in (one.folder.manifest.extra.get("seen_subjects") or {}).items() if n and s in asked.splits
         }

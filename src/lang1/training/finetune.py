@@ -49,7 +49,7 @@ def finetune(model: Path, benchmark: Path, out: Path, settings: FinetuneSettings
     """
     start = open_folder(model, "model")
     judged = Benchmark.open(benchmark)
-    check_no_overlap(start, judged)
+    marks = check_no_overlap(start, judged, allowed=settings.allow_overlap)
     tasks = _tasks(settings, judged)
     threads = set_threads(settings.threads)
     device = pick_device(settings.device)
@@ -119,6 +119,7 @@ def finetune(model: Path, benchmark: Path, out: Path, settings: FinetuneSettings
             "note_budget": settings.note_budget,
             "truncation": settings.truncation,
             "cut": before.get("cut"),
+            **({"overlap": marks} if marks else {}),
             "cost": {"tokens": loop.tokens, "seconds": round(loop.seconds, 1), "device": device_name(device)},
         }
     return Path(out)

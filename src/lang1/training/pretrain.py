@@ -38,7 +38,8 @@ def pretrain(corpus: Path, out: Path, settings: PretrainSettings, benchmark: Pat
         corpus: a corpus folder.
         out: the model folder to write.
         settings: model, length, batch, optimizer.
-        benchmark: refuse a corpus that holds this benchmark's held-out patients or later text.
+        benchmark: refuse a corpus that holds this benchmark's held-out patients or later text; with
+            ``allow_overlap`` the model is marked instead.
 
     Returns:
         ``out``.
@@ -50,9 +51,10 @@ def pretrain(corpus: Path, out: Path, settings: PretrainSettings, benchmark: Pat
     """
     opened = Corpus.open(corpus)
     inputs: dict[str, Folder] = {"corpus": opened.folder}
+    marks: list[str] = []
     if benchmark is not None:
         judged = Benchmark.open(benchmark)
-        check_no_overlap(opened.folder, judged)
+        marks = check_no_overlap(opened.folder, judged, allowed=settings.allow_overlap)
         inputs["benchmark"] = judged.folder
     shape = _shape(settings, opened)
     threads = set_threads(settings.threads)
@@ -108,6 +110,7 @@ def pretrain(corpus: Path, out: Path, settings: PretrainSettings, benchmark: Pat
             "tasks": [],
             "mixture": order.realised(steps),
             "cut": opened.folder.manifest.extra.get("cut"),
+            **({"overlap": marks} if marks else {}),
             "cost": {"tokens": loop.tokens, "seconds": round(loop.seconds, 1), "device": device_name(device)},
         }
     return Path(out)

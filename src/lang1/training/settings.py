@@ -36,6 +36,9 @@ class RunSettings(Settings):
     """What every training run shares."""
 
     seed: int = 3407
+    allow_overlap: bool = Field(
+        default=False, description="train although held-out patients or later text are inside; reports then say so"
+    )
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = Field(
