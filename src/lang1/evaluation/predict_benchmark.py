@@ -79,7 +79,7 @@ def evaluate_model(
     device = pick_device(settings.device)
     loaded = load_model(model, device, pick_dtype(device, settings.precision))
     budget, truncation = note_limits(folder, settings)
-    name = name or loaded.settings.name
+    name = name or loaded.model.name
     with _drafted(out, chosen, settings, {"model": folder}) as draft:
         started = time.monotonic()
         with Meter(f"{name}, {regime}", chosen.examples.num_rows, "examples") as meter:

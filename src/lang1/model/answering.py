@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lang1.common.progress import Meter
 from lang1.model.attention import Layout, build_layout
-from lang1.model.llama import Llama
+from lang1.model.decoder import Decoder
 from lang1.text.shared_note import (
     EncodedGroups,
     NoteGroup,
@@ -63,7 +63,7 @@ class ScoreTable:
 
 
 def score_groups(
-    model: Llama,
+    model: Decoder,
     tokenizer: Tokenizer,
     groups: Iterable[NoteGroup],
     questions: Mapping[str, str],
@@ -97,7 +97,7 @@ def score_groups(
 
 
 def score_encoded(
-    model: Llama,
+    model: Decoder,
     tokenizer: Tokenizer,
     encoded: EncodedGroups,
     n_options: Mapping[str, int],
@@ -128,9 +128,9 @@ def score_encoded(
     return table
 
 
-def on_device(batch: SharedBatch, model: Llama) -> tuple[Tensor, Layout, Tensor]:
+def on_device(batch: SharedBatch, model: Decoder) -> tuple[Tensor, Layout, Tensor]:
     """A batch's tokens (N,), layout and answer places (A,) on the model's device."""
-    device = model.model.embed_tokens.weight.device
+    device = model.device
     layout = build_layout(batch.lengths, batch.positions, batch.branch, device)
     return torch.from_numpy(batch.tokens).to(device), layout, torch.from_numpy(batch.answer).to(device)
 

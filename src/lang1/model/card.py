@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lang1.model.config import ModelSettings
+from lang1.model.decoder import Decoder
 
 
-def model_card(settings: ModelSettings, manifest: Mapping[str, Any]) -> str:
+def model_card(model: Decoder, manifest: Mapping[str, Any]) -> str:
     """A ``README.md`` with a Hugging Face header, from what the model's manifest states and nothing else."""
     extra = manifest.get("extra", {})
     tasks = extra.get("tasks") or []
@@ -16,20 +16,19 @@ def model_card(settings: ModelSettings, manifest: Mapping[str, Any]) -> str:
         "---",
         "library_name: transformers",
         "pipeline_tag: text-generation",
-        "tags: [clinical, llama, lang1]",
+        f"tags: [clinical, {model.architecture}, lang1]",
         "---",
         "",
-        f"# {settings.name}",
+        f"# {model.name}",
         "",
-        "A small clinical language model in the Llama layout, trained with lang1.",
+        f"A clinical language model of the {model.architecture} architecture, trained with lang1.",
         "",
         "| | |",
         "| --- | --- |",
-        f"| parameters | {settings.parameters:,} |",
-        f"| layers x width | {settings.layers} x {settings.hidden_size} |",
-        f"| heads / key-value heads / head width | {settings.heads} / {settings.kv_heads} / {settings.head_dim} |",
-        f"| vocabulary | {settings.vocab_size:,} |",
-        f"| context | {settings.context:,} tokens |",
+        f"| parameters | {model.parameter_count:,} |",
+        *(f"| {label} | {value} |" for label, value in model.facts().items()),
+        f"| vocabulary | {model.vocab_size:,} |",
+        f"| context | {model.context:,} tokens |",
     ]
     for key, label in (("stage", "stage"), ("tokens_seen", "training tokens")):
         if key in extra:

@@ -6,16 +6,21 @@ V vocabulary, R the tokens whose output is read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lang1.model.attention import Backend, Layout, attend, build_layout, rotary, round_rows
+from lang1.common.artefact import write_json
+from lang1.model.attention import Backend, Layout, attend, rotary, round_rows
 from lang1.model.config import ModelSettings
+from lang1.model.decoder import Decoder
+from lang1.model.weights import CONFIG, write_weights
+
+HEAD = "lm_head.weight"
 
 
 class Linear(nn.Linear):
@@ -147,7 +152,7 @@ class Body(nn.Module):
         self.norm = RMSNorm(s.hidden_size, s.rms_eps)
 
 
-class Llama(nn.Module):
+class Llama(Decoder):
     """A Llama decoder over a flat stream of blocks.
 
     Build it under ``torch.device("meta")`` to load weights without initialising them.
@@ -167,6 +172,34 @@ class Llama(nn.Module):
         self.lm_head = Linear(settings.hidden_size, settings.vocab_size)
         if settings.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def architecture(self) -> str:
+        return "llama"
+
+    @property
+    def context(self) -> int:
+        return self.settings.context
+
+    @property
+    def vocab_size(self) -> int:
+        return self.settings.vocab_size
+
+    @property
+    def parameter_count(self) -> int:
+        return self.settings.parameters
+
+    @property
+    def head_weight(self) -> Tensor:
+        return self.lm_head.weight
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        return list(self.model.layers)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -199,14 +232,18 @@ class Llama(nn.Module):
         out: Tensor = self.model.norm(x)[:rows]
         return out
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits (…, V) in fp32."""
-        out: Tensor = self.lm_head(hidden).float()
-        return out
+    def facts(self) -> dict[str, str]:
+        s = self.settings
+        return {
+            "layers x width": f"{s.layers} x {s.hidden_size}",
+            "heads / key-value heads / head width": f"{s.heads} / {s.kv_heads} / {s.head_dim}",
+        }
 
-    def logits_of(self, tokens_BT: npt.NDArray[np.integer] | Tensor) -> Tensor:
-        """Logits (B, T, V) of whole documents of equal length, each a block of its own."""
-        tokens = torch.as_tensor(tokens_BT, dtype=torch.int64, device=self.model.embed_tokens.weight.device)
-        b, t = tokens.shape
-        layout = build_layout([t] * b, device=tokens.device)
-        return self.logits(self(tokens.reshape(-1), layout)).view(b, t, -1)
+    def save(self, folder: Path, eot: int, dtype: torch.dtype = torch.float32) -> None:
+        """:meth:`Decoder.save`; a tied model stores its shared matrix once, as Hugging Face does."""
+        name = str(dtype).removeprefix("torch.")
+        write_json(folder / CONFIG, self.settings.to_hf(bos=eot, eos=eot, dtype=name))
+        tensors = dict(self.state_dict())
+        if self.settings.tied:
+            tensors.pop(HEAD)
+        write_weights(folder, tensors, dtype)

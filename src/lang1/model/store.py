@@ -7,46 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from lang1.common.artefact import MANIFEST, read_json, write_json
+from lang1.common.artefact import MANIFEST, read_json
 from lang1.common.errors import ArtefactError
 from lang1.model.config import ModelSettings
-from lang1.model.llama import Llama
+from lang1.model.decoder import Decoder
+from lang1.model.llama import HEAD, Llama
 from lang1.model.precision import pick_device
+from lang1.model.weights import CONFIG, read_weights
 from lang1.text.tokenizer import TOKENIZER_FILE, Tokenizer
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-CONFIG = "config.json"
-HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready to run, with the tokenizer that it was trained with."""
 
-    model: Llama
+    model: Decoder
     tokenizer: Tokenizer
-    settings: ModelSettings
 
 
-def save_model(folder: Path, model: Llama, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32) -> None:
-    """Write ``config.json``, ``model.safetensors`` and the tokenizer into ``folder``.
-
-    A tied model stores its shared matrix once, as Hugging Face does.
-    """
+def save_model(folder: Path, model: Decoder, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32) -> None:
+    """Write configuration, weights and the tokenizer into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = str(dtype).removeprefix("torch.")
-    config = model.settings.to_hf(bos=tokenizer.eot_id, eos=tokenizer.eot_id, dtype=name)
-    write_json(folder / CONFIG, config)
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    if model.settings.tied:
-        tensors.pop(HEAD)
-    temporary = folder / f".{WEIGHTS}.tmp"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    temporary.replace(folder / WEIGHTS)
+    model.save(folder, tokenizer.eot_id, dtype)
     tokenizer.save(folder)
 
 
@@ -81,7 +64,7 @@ def load_model(
     target = torch.device(device) if device is not None else pick_device()
     with torch.device("meta"):
         model = Llama(settings, dtype or torch.float32)
-    weights = _read_weights(path, settings)
+    weights = read_weights(path)
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     if settings.tied:
         weights[HEAD] = (
@@ -96,31 +79,7 @@ def load_model(
     model.load_state_dict(moved, strict=False, assign=True)
     if settings.tied:
         model.lm_head.weight = model.model.embed_tokens.weight
-    return LoadedModel(model, tokenizer, settings)
-
-
-def _read_weights(path: Path, settings: ModelSettings) -> dict[str, torch.Tensor]:
-    """All tensors of one file, or of the shards that an index names."""
-    files = [path / WEIGHTS]
-    if not files[0].is_file():
-        if not (path / INDEX).is_file():
-            raise ArtefactError(f"{path / WEIGHTS} is missing; only safetensors weights are loaded.")
-        index = read_json(path / INDEX)
-        names = sorted(set(index.get("weight_map", {}).values())) if isinstance(index, dict) else []
-        if not names or any(Path(n).name != n for n in names):
-            raise ArtefactError(f"{path / INDEX} is damaged: expected a weight_map of file names in this folder.")
-        files = [path / n for n in names]
-    tensors: dict[str, torch.Tensor] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as stream:
-                for name in stream.keys():  # noqa: SIM118 - not a dict
-                    tensors[name] = stream.get_tensor(name)
-        except FileNotFoundError as error:
-            raise ArtefactError(f"{file} is missing, though {INDEX} names it.") from error
-        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-            raise ArtefactError(f"{file} is damaged ({error}); copy or train the model again.") from error
-    return tensors
+    return LoadedModel(model, tokenizer)
 
 
 def export_model(model_folder: Path | str, out: Path, dtype: torch.dtype = torch.float32) -> Path:
@@ -144,6 +103,6 @@ def export_model(model_folder: Path | str, out: Path, dtype: torch.dtype = torch
     partial = out.parent / f".{out.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     save_model(partial, loaded.model, loaded.tokenizer, dtype)
-    (partial / "README.md").write_text(model_card(loaded.settings, manifest), encoding="utf-8")
+    (partial / "README.md").write_text(model_card(loaded.model, manifest), encoding="utf-8")
     partial.rename(out)
     return out

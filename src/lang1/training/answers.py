@@ -13,7 +13,7 @@ from torch import Tensor
 from lang1.common.identity import unit_hash
 from lang1.metrics.auroc import task_auroc
 from lang1.model.answering import on_device, score_encoded
-from lang1.model.llama import Llama
+from lang1.model.decoder import Decoder
 from lang1.text.shared_note import EncodedGroups, NoteGroup, SharedBatch, assemble, cut_to_budget, epoch_order
 from lang1.text.tokenizer import Tokenizer
 from lang1.training.loss import letter_loss, linear_cross_entropy
@@ -66,7 +66,7 @@ class Answers:
 
     def __init__(
         self,
-        model: Llama,
+        model: Decoder,
         tokenizer: Tokenizer,
         train: EncodedGroups,
         val: EncodedGroups,
@@ -75,7 +75,7 @@ class Answers:
     ) -> None:
         self.model, self.tokenizer, self.train, self.val = model, tokenizer, train, val
         self.n_options, self.settings = dict(n_options), settings
-        self.device = model.model.embed_tokens.weight.device
+        self.device = model.device
         self.lengths = train.lengths
         self.item_weight = task_weights(train, settings.balance)[train.item_task]
         self.options = np.array([n_options[t] for t in train.tasks], dtype=np.int64)
@@ -115,7 +115,7 @@ class Answers:
         if note_scale > 0:
             read = torch.cat([read, torch.from_numpy(batch.note_read).to(self.device)])
         hidden = self.model(tokens, layout, read)
-        head = self.model.lm_head.weight
+        head = self.model.head_weight
         labels = self.train.item_label[batch.item]
         scale = self._tensor(self.item_weight[batch.item] * answer_scale).float()
         if self.settings.loss == "letters":

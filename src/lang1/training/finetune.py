@@ -11,7 +11,6 @@ from lang1.common.artefact import Folder, new_folder, open_folder
 from lang1.common.errors import InputError, SettingsError
 from lang1.common.identity import PATIENT_HASHES, read_patient_hashes
 from lang1.corpus.guard import check_no_overlap
-from lang1.model.config import ModelSettings
 from lang1.model.precision import pick_device, pick_dtype, set_threads
 from lang1.model.store import load_model, save_model
 from lang1.remede.benchmark import Benchmark
@@ -67,7 +66,7 @@ def finetune(model: Path, benchmark: Path, out: Path, settings: FinetuneSettings
         val = _encoded(judged, "val", tasks, loaded.tokenizer, settings, settings.validation_notes)
         if not train.items:
             raise InputError(f"{benchmark}: no training examples for {', '.join(tasks)}.")
-        _check_context(train, loaded.settings, settings)
+        _check_context(train, loaded.model.context, settings)
         if settings.compile:
             compile_layers(loaded.model)
         work = Answers(loaded.model, loaded.tokenizer, train, val, n_options, settings)
@@ -107,8 +106,8 @@ def finetune(model: Path, benchmark: Path, out: Path, settings: FinetuneSettings
         before = start.manifest.extra
         draft.extra = {
             "stage": "finetuned",
-            "name": loaded.settings.name,
-            "parameters": loaded.settings.parameters,
+            "name": loaded.model.name,
+            "parameters": loaded.model.parameter_count,
             "tokens_seen": int(before.get("tokens_seen", 0)) + loop.tokens,
             "tasks": tasks,
             # What `lang1 predict` needs to ask the same questions of new notes.
@@ -148,12 +147,12 @@ def _encoded(
     return encode_groups(groups, tokenizer, {t: questions[t] for t in tasks}, settings.note_budget, settings.truncation)
 
 
-def _check_context(train: EncodedGroups, shape: ModelSettings, settings: FinetuneSettings) -> None:
+def _check_context(train: EncodedGroups, context: int, settings: FinetuneSettings) -> None:
     longest = max(len(q) for q in train.question_tokens)
-    if settings.note_budget + longest > shape.context:
+    if settings.note_budget + longest > context:
         raise SettingsError(
             f"note_budget {settings.note_budget}: with a question of {longest} tokens it exceeds the model's context "
-            f"of {shape.context}; set at most {max(1, shape.context - longest)}."
+            f"of {context}; set at most {max(1, context - longest)}."
         )
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lang1.common.progress import Meter
-from lang1.model.llama import Llama
+from lang1.model.decoder import Decoder
 from lang1.training.checkpoint import Checkpoints, restore, snapshot
 from lang1.training.guard import StepGuard
 from lang1.training.interrupt import Interrupt
@@ -61,7 +61,7 @@ class Loop:
     def __init__(
         self,
         folder: Path,
-        model: Llama,
+        model: Decoder,
         optimizers: Optimizers,
         work: Work,
         steps: int,

@@ -17,6 +17,7 @@ from lang1.corpus.order import BatchOrder
 from lang1.corpus.reader import Corpus
 from lang1.model.attention import build_layout
 from lang1.model.config import ModelSettings, preset
+from lang1.model.decoder import Decoder
 from lang1.model.llama import Llama
 from lang1.model.precision import pick_device, pick_dtype, set_threads
 from lang1.model.store import save_model
@@ -132,9 +133,9 @@ def _shape(settings: PretrainSettings, corpus: Corpus) -> ModelSettings:
 class Pretraining:
     """Next-token loss on packed rows; see :class:`lang1.training.loop.Work`."""
 
-    def __init__(self, model: Llama, corpus: Corpus, order: BatchOrder, settings: PretrainSettings) -> None:
+    def __init__(self, model: Decoder, corpus: Corpus, order: BatchOrder, settings: PretrainSettings) -> None:
         self.model, self.corpus, self.order, self.settings = model, corpus, order, settings
-        self.device = model.model.embed_tokens.weight.device
+        self.device = model.device
         self.rows = max(1, settings.tokens_per_pass // settings.sequence_length)
 
     @property
@@ -177,4 +178,4 @@ class Pretraining:
         )
         hidden = self.model(tokens, layout, read)
         scales = torch.full((len(stream.read),), scale, dtype=torch.float32, device=self.device)
-        return linear_cross_entropy(hidden, self.model.lm_head.weight, target, scales)
+        return linear_cross_entropy(hidden, self.model.head_weight, target, scales)
