@@ -162,16 +162,20 @@ def pretrain(
     benchmark: Annotated[Path, typer.Argument(help="Benchmark that the model will be judged on; overlap is refused.")],
     out: Annotated[Path, typer.Argument(help="Model folder to write.")],
     overrides: Overrides = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="A model or Hugging Face folder to go on from; the corpus must have its tokenizer."),
+    ] = None,
     config: Config = None,
 ) -> None:
-    """Train a model from scratch on a corpus; stopped and started again, it goes on.
+    """Train a model on a corpus, from scratch or on from another; stopped and started again, it goes on.
 
-    Example: `lang1 pretrain ./corpus ./benchmark ./model model.preset=lang1-100m steps=2000`
+    Example: `lang1 pretrain ./corpus ./benchmark ./model model=lang1-100m tokens=2e9`
     """
     from lang1.training.pretrain import pretrain as run
     from lang1.training.settings import PretrainSettings
 
-    run(corpus_folder, out, load(PretrainSettings, config, overrides), benchmark=benchmark)
+    run(corpus_folder, out, load(PretrainSettings, config, overrides), benchmark=benchmark, start=start)
     done(out, f"lang1 finetune {out} {benchmark} ./finetuned")
 
 

@@ -20,7 +20,16 @@ from typing import Any
 from pydantic import BaseModel
 
 import lang1
-from lang1.common.artefact import MANIFEST, Folder, Manifest, open_folder, partial_path, read_json, write_json
+from lang1.common.artefact import (
+    MANIFEST,
+    Folder,
+    Manifest,
+    content_fingerprint,
+    open_folder,
+    partial_path,
+    read_json,
+    write_json,
+)
 from lang1.common.errors import ArtefactError, Lang1Error, SettingsError
 from lang1.common.progress import say
 from lang1.common.settings import validate_settings
@@ -186,6 +195,8 @@ def _key(step: Planned, inputs: Inputs) -> str:
 
 def _fingerprint(path: Path) -> str:
     kinds = ("simulation", "records", "benchmark", "corpus", "model", "predictions", "results")
+    if path.is_dir() and not (path / MANIFEST).exists() and (path / "config.json").is_file():
+        return content_fingerprint(path)  # a model from elsewhere, in the Hugging Face layout
     return open_folder(path, kinds).fingerprint if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
 
 

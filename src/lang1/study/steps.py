@@ -77,13 +77,16 @@ def _remede(inputs: Inputs, settings: Any, out: Path) -> None:
 def _corpus(inputs: Inputs, settings: Any, out: Path) -> None:
     from lang1.corpus.build import build_corpus
 
+    if "tokenizer" in inputs:  # of a model that training goes on from, made by another step or lying outside the study
+        settings = settings.model_copy(update={"tokenizer": _one(inputs, "tokenizer")})
     build_corpus(_many(inputs, "records"), _one(inputs, "benchmark"), out, settings)
 
 
 def _pretrain(inputs: Inputs, settings: Any, out: Path) -> None:
     from lang1.training.pretrain import pretrain
 
-    pretrain(_one(inputs, "corpus"), out, settings, benchmark=_one(inputs, "benchmark"))
+    start = cast(Path | None, inputs.get("start"))
+    pretrain(_one(inputs, "corpus"), out, settings, benchmark=_one(inputs, "benchmark"), start=start)
 
 
 def _finetune(inputs: Inputs, settings: Any, out: Path) -> None:
@@ -140,8 +143,8 @@ STEP_KINDS: dict[str, StepKind] = {
     "simulate": StepKind(SimulatorSettings, {}, _simulate),
     "diabetes-130": StepKind(Diabetes130Settings, {}, _diabetes130),
     "remede": StepKind(BuildSettings, {"records": True}, _remede),
-    "corpus": StepKind(CorpusSettings, {"records": True, "benchmark": True}, _corpus),
-    "pretrain": StepKind(PretrainSettings, {"corpus": True, "benchmark": True}, _pretrain),
+    "corpus": StepKind(CorpusSettings, {"records": True, "benchmark": True, "tokenizer": False}, _corpus),
+    "pretrain": StepKind(PretrainSettings, {"corpus": True, "benchmark": True, "start": False}, _pretrain),
     "finetune": StepKind(FinetuneSettings, {"model": True, "benchmark": True}, _finetune),
     "evaluate": StepKind(EvaluateStep, {"model": True, "benchmark": True}, _evaluate),
     "baseline": StepKind(BaselineStep, {"benchmark": True}, _baseline),

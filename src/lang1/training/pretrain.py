@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from lang1.model.config import ModelSettings, preset
 from lang1.model.decoder import Decoder
 from lang1.model.llama import Llama
 from lang1.model.precision import pick_device, pick_dtype, set_threads
-from lang1.model.store import save_model
+from lang1.model.store import load_model, save_model
 from lang1.remede.benchmark import Benchmark
 from lang1.training.compile import compile_layers
 from lang1.training.loop import Loop, device_name
@@ -28,12 +28,19 @@ from lang1.training.loss import linear_cross_entropy
 from lang1.training.optim import Optimizers
 from lang1.training.packing import PackedStream, flatten
 from lang1.training.settings import PretrainSettings
+from lang1.training.start import check_same_tokenizer, latest_cut, open_start, patients_of
 
 __all__ = ["PretrainSettings", "pretrain"]
 
 
-def pretrain(corpus: Path, out: Path, settings: PretrainSettings, benchmark: Path | None = None) -> Path:
-    """Train a model from scratch on a corpus; interrupted and called again, it goes on where it was.
+def pretrain(
+    corpus: Path,
+    out: Path,
+    settings: PretrainSettings,
+    benchmark: Path | None = None,
+    start: Path | None = None,
+) -> Path:
+    """Train a model on a corpus, from scratch or on from another; interrupted and called again, it goes on.
 
     Args:
         corpus: a corpus folder.
@@ -41,13 +48,16 @@ def pretrain(corpus: Path, out: Path, settings: PretrainSettings, benchmark: Pat
         settings: model, length, batch, optimizer.
         benchmark: refuse a corpus that holds this benchmark's held-out patients or later text; with
             ``allow_overlap`` the model is marked instead.
+        start: a model folder, or a Hugging Face folder, whose weights, shape and tokenizer the training goes on with;
+            None starts from random weights. The corpus must have been made with its tokenizer.
 
     Returns:
         ``out``.
 
     Raises:
         ArtefactError: a folder is missing or damaged, or corpus and benchmark overlap.
-        SettingsError: settings that do not fit each other, or an unfinished run with other settings at ``out``.
+        SettingsError: settings that do not fit each other, the start model or the corpus's tokenizer, or an unfinished
+            run with other settings at ``out``.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
     opened = Corpus.open(corpus)
@@ -57,7 +67,14 @@ def pretrain(corpus: Path, out: Path, settings: PretrainSettings, benchmark: Pat
         judged = Benchmark.open(benchmark)
         marks = check_no_overlap(opened.folder, judged, allowed=settings.allow_overlap)
         inputs["benchmark"] = judged.folder
-    shape = _shape(settings, opened)
+    if start is not None:
+        inputs["start"] = open_start(start)
+        carried = inputs["start"].manifest.extra.get("overlap", [])
+        if benchmark is not None:
+            carried = check_no_overlap(inputs["start"], judged, allowed=settings.allow_overlap)
+        marks = list(dict.fromkeys([*marks, *carried]))
+        if "model" in settings.model_fields_set:
+            raise SettingsError(f"model: leave it out; the shape is that of {start}.")
     threads = set_threads(settings.threads)
     device = pick_device(settings.device)
     dtype = pick_dtype(device, settings.precision)
@@ -67,9 +84,8 @@ def pretrain(corpus: Path, out: Path, settings: PretrainSettings, benchmark: Pat
         "computed": {"device": device.type, "dtype": str(dtype), "threads": threads},
     }
     with new_folder(out, "model", inputs=inputs, settings=settings, resume=True) as draft:
-        model = Llama(shape, dtype)
-        model.initialise(settings.seed)
-        model.to(device)
+        model = _model(settings, opened, inputs.get("start"), device, dtype)
+        shape = model.settings
         if settings.compile:
             compile_layers(model)
         per_step = settings.sequence_length * settings.sequences_per_step
@@ -100,21 +116,41 @@ def pretrain(corpus: Path, out: Path, settings: PretrainSettings, benchmark: Pat
         save_model(draft.path, model, opened.tokenizer)
         if not settings.keep_checkpoints:
             loop.checkpoints.drop()
-        if (opened.folder.path / PATIENT_HASHES).is_file():
-            shutil.copyfile(opened.folder.path / PATIENT_HASHES, draft.path / PATIENT_HASHES)
+        text = [f for role, f in inputs.items() if role in ("corpus", "start")]
+        patients = patients_of(*(f.path for f in text))
+        if len(patients) or (opened.folder.path / PATIENT_HASHES).is_file():
+            np.save(draft.path / PATIENT_HASHES, patients)
         draft.counts = {"steps": steps, "tokens": loop.tokens, "skipped_steps": dict(loop.guard.skipped)}
         draft.extra = {
             "stage": "pretrained",
             "name": shape.name,
             "parameters": shape.parameters,
-            "tokens_seen": loop.tokens,
+            "tokens_seen": loop.tokens + _seen_before(inputs.get("start")),
             "tasks": [],
             "mixture": order.realised(steps),
-            "cut": opened.folder.manifest.extra.get("cut"),
+            "cut": latest_cut(*text) if start is not None else opened.folder.manifest.extra.get("cut"),
             **({"overlap": marks} if marks else {}),
             "cost": {"tokens": loop.tokens, "seconds": round(loop.seconds, 1), "device": device_name(device)},
         }
     return Path(out)
+
+
+def _model(
+    settings: PretrainSettings, corpus: Corpus, start: Folder | None, device: torch.device, dtype: torch.dtype
+) -> Llama:
+    """A model of random weights, or the one to go on from."""
+    if start is None:
+        model = Llama(_shape(settings, corpus), dtype)
+        model.initialise(settings.seed)
+        return model.to(device)
+    loaded = load_model(start.path, device, dtype)
+    check_same_tokenizer(start.path, loaded.tokenizer, corpus.tokenizer, corpus.folder.path)
+    _check_length(settings, loaded.settings)
+    return loaded.model
+
+
+def _seen_before(start: Folder | None) -> int:
+    return 0 if start is None else int(start.manifest.extra.get("tokens_seen", 0))
 
 
 def _shape(settings: PretrainSettings, corpus: Corpus) -> ModelSettings:
@@ -122,12 +158,16 @@ def _shape(settings: PretrainSettings, corpus: Corpus) -> ModelSettings:
     vocab = corpus.tokenizer.vocab_size
     if shape.vocab_size not in (0, vocab):
         raise SettingsError(f"model.vocab_size is {shape.vocab_size}, the corpus's tokenizer has {vocab}: leave it 0.")
+    _check_length(settings, shape)
+    return shape.model_copy(update={"vocab_size": vocab})
+
+
+def _check_length(settings: PretrainSettings, shape: ModelSettings) -> None:
     if settings.sequence_length > shape.context:
         raise SettingsError(
             f"sequence_length {settings.sequence_length} exceeds the model's context of {shape.context} tokens; "
             "make one shorter or the other longer."
         )
-    return shape.model_copy(update={"vocab_size": vocab})
 
 
 class Pretraining:
