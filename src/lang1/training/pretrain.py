@@ -85,7 +85,6 @@ def pretrain(
     }
     with new_folder(out, "model", inputs=inputs, settings=settings, resume=True) as draft:
         model = _model(settings, opened, inputs.get("start"), device, dtype)
-        shape = model.settings
         if settings.compile:
             compile_layers(model)
         per_step = settings.sequence_length * settings.sequences_per_step
@@ -123,8 +122,8 @@ def pretrain(
         draft.counts = {"steps": steps, "tokens": loop.tokens, "skipped_steps": dict(loop.guard.skipped)}
         draft.extra = {
             "stage": "pretrained",
-            "name": shape.name,
-            "parameters": shape.parameters,
+            "name": model.name,
+            "parameters": model.parameter_count,
             "tokens_seen": loop.tokens + _seen_before(inputs.get("start")),
             "tasks": [],
             "mixture": order.realised(steps),
@@ -137,7 +136,7 @@ def pretrain(
 
 def _model(
     settings: PretrainSettings, corpus: Corpus, start: Folder | None, device: torch.device, dtype: torch.dtype
-) -> Llama:
+) -> Decoder:
     """A model of random weights, or the one to go on from."""
     if start is None:
         model = Llama(_shape(settings, corpus), dtype)
@@ -145,7 +144,7 @@ def _model(
         return model.to(device)
     loaded = load_model(start.path, device, dtype)
     check_same_tokenizer(start.path, loaded.tokenizer, corpus.tokenizer, corpus.folder.path)
-    _check_length(settings, loaded.settings)
+    _check_length(settings, loaded.model.context)
     return loaded.model
 
 
@@ -158,14 +157,14 @@ def _shape(settings: PretrainSettings, corpus: Corpus) -> ModelSettings:
     vocab = corpus.tokenizer.vocab_size
     if shape.vocab_size not in (0, vocab):
         raise SettingsError(f"model.vocab_size is {shape.vocab_size}, the corpus's tokenizer has {vocab}: leave it 0.")
-    _check_length(settings, shape)
+    _check_length(settings, shape.context)
     return shape.model_copy(update={"vocab_size": vocab})
 
 
-def _check_length(settings: PretrainSettings, shape: ModelSettings) -> None:
-    if settings.sequence_length > shape.context:
+def _check_length(settings: PretrainSettings, context: int) -> None:
+    if settings.sequence_length > context:
         raise SettingsError(
-            f"sequence_length {settings.sequence_length} exceeds the model's context of {shape.context} tokens; "
+            f"sequence_length {settings.sequence_length} exceeds the model's context of {context} tokens; "
             "make one shorter or the other longer."
         )
 
