@@ -16,6 +16,7 @@ from lang1.model.answering import on_device, score_encoded
 from lang1.model.decoder import Decoder
 from lang1.text.shared_note import EncodedGroups, NoteGroup, SharedBatch, assemble, cut_to_budget, epoch_order
 from lang1.text.tokenizer import Tokenizer
+from lang1.training.loop import Work
 from lang1.training.loss import letter_loss, linear_cross_entropy
 from lang1.training.settings import Balance, FinetuneSettings
 
@@ -61,7 +62,7 @@ def task_weights(encoded: EncodedGroups, balance: Balance = "count") -> Floats:
     return np.asarray(weights * counts.sum() / total if total else weights, dtype=np.float64)
 
 
-class Answers:
+class Answers(Work):
     """Losses and validation of finetuning; see :class:`lang1.training.loop.Work`."""
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Checkpoints:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         tensors = {
-            "model": _own(dict(model.named_parameters())),
+            "model": _own(trained(model)),
             "optimizer": _own(optimizers.state_tensors()) if optimizers is not None else {},
             "best": _own(best or {}),
         }
@@ -124,19 +125,24 @@ class Checkpoints:
         return Checkpoint(int(state["step"]), tensors["model"], tensors["optimizer"], tensors["best"], state["extra"])
 
 
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that training changes, by name: all, or a few beside frozen ones that the start model has."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
 @torch.no_grad()
 def restore(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Copy named weights into a model."""
-    for name, weight in model.named_parameters():
+    for name, weight in trained(model).items():
         weight.copy_(tensors[name])
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of a model's weights by name."""
-    return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    """A copy of a model's trained weights by name."""
+    return {name: weight.detach().clone() for name, weight in trained(model).items()}
 
 
-def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().to("cpu").contiguous() for k, v in tensors.items()}
 
 

@@ -28,7 +28,7 @@ METRICS = "metrics.jsonl"
 
 
 class Work(Protocol):
-    """What is being trained for."""
+    """What is being trained for. Subclass it: what carries nothing from step to step needs only the first three."""
 
     @property
     def tokens_per_step(self) -> float:
@@ -39,6 +39,19 @@ class Work(Protocol):
 
     def validate(self, step: int) -> dict[str, float]:
         """Measures of the model as it stands; ``score``, where there is one, is better when higher."""
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to learn, so that the run ends before its last step."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """What it carries from step to step, as JSON values, for the checkpoint."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        return None
 
 
 class Loop:
@@ -100,7 +113,7 @@ class Loop:
             Meter(self.name, self.steps * self.work.tokens_per_step, "tok") as meter,
         ):
             meter.start_at(self.tokens)
-            while self.done < self.steps and not self._patience_over():
+            while self.done < self.steps and not self._patience_over() and not self.work.over:
                 before = self.tokens
                 loss, norm, factor = self._step()
                 self.seconds = time.monotonic() - started
@@ -178,6 +191,7 @@ class Loop:
             "best_step": self.best_step,
             "stale": self.stale,
             "recent": self._recent,
+            "work": self.work.state(),
         }
         self.checkpoints.save(self.done, self.model, self.optimizers, extra, self.best)
 
@@ -192,6 +206,7 @@ class Loop:
             self.best_score, self.best_step, self.stale = extra["best_score"], extra["best_step"], extra["stale"]
             self._recent = [float(x) for x in extra["recent"]]
             self.guard.load(extra["guard"])
+            self.work.load_state(extra.get("work", {}))
         _cut_log(self.folder / METRICS, self.done)
 
 

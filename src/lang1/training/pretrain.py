@@ -23,7 +23,7 @@ from lang1.model.precision import pick_device, pick_dtype, set_threads
 from lang1.model.store import load_model, save_model
 from lang1.remede.benchmark import Benchmark
 from lang1.training.compile import compile_layers
-from lang1.training.loop import Loop, device_name
+from lang1.training.loop import Loop, Work, device_name
 from lang1.training.loss import linear_cross_entropy
 from lang1.training.optim import Optimizers
 from lang1.training.packing import PackedStream, flatten
@@ -169,7 +169,7 @@ def _check_length(settings: PretrainSettings, context: int) -> None:
         )
 
 
-class Pretraining:
+class Pretraining(Work):
     """Next-token loss on packed rows; see :class:`lang1.training.loop.Work`."""
 
     def __init__(self, model: Decoder, corpus: Corpus, order: BatchOrder, settings: PretrainSettings) -> None:
