@@ -30,6 +30,7 @@ from lang1.training.settings import (
     RunSettings,
     SearchSettings,
 )
+from lang1.training.watch import TIMED
 
 PRETRAIN = PretrainSettings(
     model=SHAPE,
@@ -87,11 +88,15 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The log without what tells how a run went and not what it made."""
+    found = [json.loads(line) for line in (folder / METRICS).open()]
+    return [{k: v for k, v in r.items() if k not in TIMED} for r in found if r["kind"] != "start"]
+
+
 def assert_same_run(one: Path, other: Path) -> None:
     assert open_folder(one, "model").fingerprint == open_folder(other, "model").fingerprint
-    a, b = (
-        [{k: v for k, v in json.loads(x).items() if k != "seconds"} for x in (f / METRICS).open()] for f in (one, other)
-    )
+    a, b = (records(folder) for folder in (one, other))
     assert a == b
 
 

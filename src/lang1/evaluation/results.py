@@ -20,8 +20,9 @@ from lang1.remede.benchmark import Benchmark
 KIND = "results"
 FILE = "results.json"
 METRICS_LOG = "metrics.jsonl"
-# Keys of a training log's line that place it or tell its speed; the others are measures.
-PLACES = {"kind", "step", "tokens", "seconds", "skipped", "grad_norm", "lr_factor"}
+# Of a training log, the loss of training steps and every measure of validations and evaluations; not what places them.
+MEASURED = ("train", "val", "eval")
+PLACES = {"kind", "step", "tokens"}
 MOST_POINTS = 200
 
 
@@ -186,8 +187,15 @@ def _learning(model: Folder) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue  # a line that was being written when a run was stopped
         kind = record.get("kind", "train")
+        if kind not in MEASURED:
+            continue
         for key, value in record.items():
-            if key in PLACES or isinstance(value, bool) or not isinstance(value, int | float):
+            if (
+                key in PLACES
+                or (kind == "train" and key != "loss")
+                or isinstance(value, bool)
+                or not isinstance(value, int | float)
+            ):
                 continue
             if math.isfinite(value):
                 name = key.replace("/", ":", 1)

@@ -19,6 +19,7 @@ from lang1.text.tokenizer import Tokenizer
 from lang1.training.loop import Work
 from lang1.training.loss import letter_loss, linear_cross_entropy
 from lang1.training.settings import Balance, FinetuneSettings
+from lang1.training.throughput import Tally
 
 Floats = npt.NDArray[np.float64]
 SMALLEST_PROBABILITY = 1e-12
@@ -62,6 +63,19 @@ def task_weights(encoded: EncodedGroups, balance: Balance = "count") -> Floats:
     return np.asarray(weights * counts.sum() / total if total else weights, dtype=np.float64)
 
 
+def tally_of(batch: SharedBatch, notes_read: bool) -> Tally:
+    """What a pass over a batch amounts to: a question sees its note and itself, a note itself."""
+    group = np.repeat(np.arange(len(batch.lengths)), batch.lengths)
+    notes = np.bincount(group[batch.branch == 0], minlength=len(batch.lengths))
+    # Branches follow one another within a group, so that an edge of either starts the next one.
+    starts = np.flatnonzero(np.diff(batch.branch, prepend=-1) | np.diff(group, prepend=-1))
+    sizes = np.diff(np.append(starts, len(group)))
+    seen = np.repeat(np.where(batch.branch[starts] == 0, 0, notes[group[starts]]) + sizes, sizes)
+    read = np.concatenate([batch.answer, batch.note_read]) if notes_read else batch.answer
+    tokens = len(batch.tokens)
+    return Tally(tokens, tokens, len(read), int(seen.sum()), int(seen[read].sum()))
+
+
 class Answers(Work):
     """Losses and validation of finetuning; see :class:`lang1.training.loop.Work`."""
 
@@ -85,6 +99,7 @@ class Answers(Work):
         self._repeats = repeats if settings.oversample > 1 else None
         per_step = settings.notes_per_step
         self.steps = settings.steps or max(1, round(settings.epochs * float(repeats.sum()) / per_step))
+        self.tally = Tally()
         self._visits = np.zeros(0, dtype=np.int64)
         self._epochs = 0
 
@@ -108,6 +123,7 @@ class Answers(Work):
         weight = float(sum(self.item_weight[b.item].sum() for b in batches))
         noted = sum(len(b.note_read) for b in batches)
         for batch in batches:
+            self.tally.add(tally_of(batch, self.settings.note_loss > 0))
             yield self._loss(batch, 1.0 / weight, self.settings.note_loss / max(1, noted)), len(batch.tokens)
 
     def _loss(self, batch: SharedBatch, answer_scale: float, note_scale: float) -> Tensor:

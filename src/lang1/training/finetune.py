@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,20 @@ from lang1.training.loop import Loop, device_name
 from lang1.training.optim import Optimizers
 from lang1.training.search import search_lr
 from lang1.training.settings import FinetuneSettings
+from lang1.training.watch import MakeEvaluate, Watcher
 
 __all__ = ["FinetuneSettings", "finetune"]
 
 
-def finetune(model: Path, benchmark: Path, out: Path, settings: FinetuneSettings) -> Path:
+def finetune(
+    model: Path,
+    benchmark: Path,
+    out: Path,
+    settings: FinetuneSettings,
+    *,
+    watchers: Sequence[Watcher] = (),
+    evaluate: MakeEvaluate | None = None,
+) -> Path:
     """Finetune all weights; interrupted and called again, it goes on where it was.
 
     Args:
@@ -35,6 +44,8 @@ def finetune(model: Path, benchmark: Path, out: Path, settings: FinetuneSettings
         benchmark: whose training split to learn and whose validation split to judge by.
         out: the model folder to write; it holds the weights of the best validation.
         settings: tasks, length, loss, optimizer, search.
+        watchers: see every record of the log.
+        evaluate: makes the evaluation on the way, done at the steps that ``settings.watch.evaluation`` names.
 
     Returns:
         ``out``.
@@ -85,6 +96,8 @@ def finetune(model: Path, benchmark: Path, out: Path, settings: FinetuneSettings
             identity=identity,
             name="finetune",
             patience=settings.patience,
+            watchers=watchers,
+            evaluate=evaluate(loaded.model, loaded.tokenizer, draft.path) if evaluate is not None else None,
         )
         loop.run()
         save_model(draft.path, loaded.model, loaded.tokenizer)

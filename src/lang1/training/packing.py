@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lang1.training.throughput import Tally
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -18,6 +20,12 @@ class PackedStream:
     lengths: Ints  # (G,) tokens of each piece
     read: Ints  # (R,) tokens whose next token is predicted: all but each piece's last
     target: Ints  # (R,) that next token
+
+    def tally(self) -> Tally:
+        """What a pass over the stream amounts to; the last token of a piece predicts nothing, and so is not read."""
+        pairs = int(np.dot(self.lengths, self.lengths))
+        read = len(self.read)
+        return Tally(len(self.tokens), read, read, pairs, pairs - int(self.lengths.sum()))
 
 
 def flatten(tokens_BT: npt.NDArray[np.integer], documents_BT: npt.NDArray[np.integer]) -> PackedStream | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ from lang1.training.optim import Optimizers
 from lang1.training.packing import PackedStream, flatten
 from lang1.training.settings import PretrainSettings
 from lang1.training.start import check_same_tokenizer, latest_cut, open_start, patients_of
+from lang1.training.throughput import Tally
+from lang1.training.watch import MakeEvaluate, Watcher
 
 __all__ = ["PretrainSettings", "pretrain"]
 
@@ -39,6 +41,9 @@ def pretrain(
     settings: PretrainSettings,
     benchmark: Path | None = None,
     start: Path | None = None,
+    *,
+    watchers: Sequence[Watcher] = (),
+    evaluate: MakeEvaluate | None = None,
 ) -> Path:
     """Train a model on a corpus, from scratch or on from another; interrupted and called again, it goes on.
 
@@ -50,6 +55,8 @@ def pretrain(
             ``allow_overlap`` the model is marked instead.
         start: a model folder, or a Hugging Face folder, whose weights, shape and tokenizer the training goes on with;
             None starts from random weights. The corpus must have been made with its tokenizer.
+        watchers: see every record of the log.
+        evaluate: makes the evaluation on the way, done at the steps that ``settings.watch.evaluation`` names.
 
     Returns:
         ``out``.
@@ -110,6 +117,8 @@ def pretrain(
             validate_every=settings.validate_every,
             identity=identity,
             name="pretrain",
+            watchers=watchers,
+            evaluate=evaluate(model, opened.tokenizer, draft.path) if evaluate is not None else None,
         )
         loop.run()
         save_model(draft.path, model, opened.tokenizer)
@@ -176,6 +185,7 @@ class Pretraining(Work):
         self.model, self.corpus, self.order, self.settings = model, corpus, order, settings
         self.device = model.device
         self.rows = max(1, settings.tokens_per_pass // settings.sequence_length)
+        self.tally = Tally()
 
     @property
     def tokens_per_step(self) -> float:
@@ -188,7 +198,11 @@ class Pretraining(Work):
         targets = sum(len(s.read) for s in streams if s is not None)
         for part, stream in zip(parts, streams, strict=True):
             if stream is not None:
+                self.tally.add(stream.tally())
                 yield self._loss(stream, 1.0 / targets), tokens[part].size
+
+    def shares(self, steps: int) -> dict[str, float]:
+        return {name: source["share"] for name, source in self.order.realised(steps).items()}
 
     def validate(self, step: int) -> dict[str, float]:
         measures: dict[str, float] = {}

@@ -32,6 +32,25 @@ class ScheduleSettings(Settings):
     final: float = Field(default=0.1, ge=0, le=1)
 
 
+class EvaluationSettings(Settings):
+    """Evaluations on the way, at fixed steps."""
+
+    every: int | None = Field(default=None, ge=1, description="steps; null: none but those of `at`")
+    at: tuple[int, ...] = Field(default=(), description="further steps, e.g. [0, 10, 100]; 0 is before training")
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether to evaluate after ``step`` of ``steps``: where asked for, and at the end if anything was."""
+        if self.every is None and not self.at:
+            return False
+        return step in self.at or step == steps or (self.every is not None and step > 0 and step % self.every == 0)
+
+
+class WatchSettings(Settings):
+    """How a run is watched. Nothing here changes what is trained, and a run may go on with other ones."""
+
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
 class RunSettings(Settings):
     """What every training run shares."""
 
@@ -52,6 +71,8 @@ class RunSettings(Settings):
     spike_sigma: float = Field(
         default=10.0, gt=0, description="a step whose gradient norm lies further above its running mean is skipped"
     )
+    # Not among what a resumed run must share, nor in the manifest: the log's "start" records hold it.
+    watch: WatchSettings = Field(default=WatchSettings(), exclude=True)
 
 
 class PretrainSettings(RunSettings):
