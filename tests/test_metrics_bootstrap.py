@@ -39,6 +39,25 @@ def test_equals_a_plain_loop_with_the_same_counts(data: st.DataObject) -> None:
         assert same(draws.auroc[r], auroc(labels, scores, weight))
         assert same(draws.average_precision[r], average_precision(labels, scores, weight))
         assert means[r] == pytest.approx(np.average(scores, weights=weight))
+    own = np.array(data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.5]), min_size=n, max_size=n)))
+    draws, means = rank_draws(labels, scores, resamples, own), mean_draws(scores, resamples, own)
+    for r, weight in enumerate(resamples.weights().T * own):
+        assert same(draws.auroc[r], auroc(labels, scores, weight))
+        assert same(draws.average_precision[r], average_precision(labels, scores, weight))
+        assert same(means[r], np.average(scores, weights=weight) if weight.sum() else math.nan)
+
+
+def test_strata_keep_the_number_of_patients_with_events() -> None:
+    rng = np.random.default_rng(4)
+    who, case = rng.integers(0, 40, 100), rng.random(100) < 0.05
+    resamples = resample_counts(who, n=50, stratify=case)
+    with_event = np.unique(who[case])
+    patients = np.unique(who)
+    counts = resamples.counts[np.isin(patients, with_event)].sum(axis=0)
+    assert (counts == len(with_event)).all() and (resamples.counts.sum(axis=0) == len(patients)).all()
+    plain = resample_counts(who, n=50).counts[np.isin(patients, with_event)].sum(axis=0)
+    assert plain.std() > 0
+    assert (resample_counts(who, n=5, stratify=np.zeros(100)).counts == resample_counts(who, n=5).counts).all()
 
 
 def test_patients_are_drawn_whole_and_independently_of_row_order() -> None:

@@ -114,6 +114,25 @@ def task_auroc(
     return float(np.mean(found)) if found else float("nan")
 
 
+def weighted_auroc(class_values: dict[int, float], class_counts: npt.ArrayLike) -> float:
+    """The mean of one-vs-rest AUROCs weighed by how often each class occurs; NaN without classes.
+
+    Args:
+        class_values: by class index, as :func:`class_aurocs` gives them.
+        class_counts: cases of each class, ``[C]``.
+    """
+    counts = np.asarray(class_counts, dtype=np.float64)
+    if not class_values:
+        return float("nan")
+    return float(np.average(list(class_values.values()), weights=counts[list(class_values)]))
+
+
+def patient_weights(subjects: npt.ArrayLike) -> Floats:
+    """Weights ``[N]`` under which every patient counts alike however many rows they have: 1 over their rows."""
+    _, patient, rows = np.unique(np.asarray(subjects), return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / rows[patient])
+
+
 def checked_table(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], Floats]:
     """Labels as int64 ``[N]`` and probabilities as float64 ``[N, C]``, checked against each other.
 

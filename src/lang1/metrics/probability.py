@@ -56,3 +56,27 @@ def log_loss_rows(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats
     """Minus the natural logarithm of the probability given to what happened, a row, ``[N]``."""
     index, table = checked_table(labels, probabilities)
     return np.asarray(-np.log(np.clip(table[np.arange(len(index)), index], SMALLEST, 1.0)))
+
+
+def scaled_brier(brier: npt.ArrayLike, reference: npt.ArrayLike) -> Floats:
+    """1 - Brier/reference, elementwise: 1 is perfect, 0 no better than stating the class shares, below 0 worse.
+
+    Args:
+        brier: of the model, on the data or in each resample.
+        reference: of stating the class shares of the same rows (:func:`brier_of_shares`).
+    """
+    top, bottom = np.asarray(brier, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    return np.asarray(
+        1 - np.divide(top, bottom, out=np.full(np.broadcast(top, bottom).shape, np.nan), where=bottom > 0)
+    )
+
+
+def brier_of_shares(shares: npt.ArrayLike) -> Floats:
+    """The Brier score of stating the class shares to everybody, on the scale of :func:`brier_rows`.
+
+    Args:
+        shares: ``[C, ...]``, summing to 1 over the first axis.
+    """
+    share = np.asarray(shares, dtype=np.float64)
+    spread = 1 - np.square(share).sum(axis=0)  # summed over the classes
+    return np.asarray(spread / 2 if len(share) == 2 else spread)
