@@ -23,6 +23,7 @@ from lang1.training.loop import Loop, device_name
 from lang1.training.optim import Optimizers
 from lang1.training.search import search_lr
 from lang1.training.settings import FinetuneSettings
+from lang1.training.trackers import make_trackers
 from lang1.training.watch import MakeEvaluate, Watcher
 
 __all__ = ["FinetuneSettings", "finetune"]
@@ -44,7 +45,7 @@ def finetune(
         benchmark: whose training split to learn and whose validation split to judge by.
         out: the model folder to write; it holds the weights of the best validation.
         settings: tasks, length, loss, optimizer, search.
-        watchers: see every record of the log.
+        watchers: see every record of the log, beside the trackers that ``settings.watch`` asks for.
         evaluate: makes the evaluation on the way, done at the steps that ``settings.watch.evaluation`` names.
 
     Returns:
@@ -57,6 +58,7 @@ def finetune(
             settings at ``out``.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
+    watchers = [*watchers, *make_trackers(settings.watch, out)]
     start = open_folder(model, "model")
     judged = Benchmark.open(benchmark)
     marks = check_no_overlap(start, judged, allowed=settings.allow_overlap)

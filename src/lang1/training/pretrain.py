@@ -30,6 +30,7 @@ from lang1.training.packing import PackedStream, flatten
 from lang1.training.settings import PretrainSettings
 from lang1.training.start import check_same_tokenizer, latest_cut, open_start, patients_of
 from lang1.training.throughput import Tally
+from lang1.training.trackers import make_trackers
 from lang1.training.watch import MakeEvaluate, Watcher
 
 __all__ = ["PretrainSettings", "pretrain"]
@@ -55,7 +56,7 @@ def pretrain(
             ``allow_overlap`` the model is marked instead.
         start: a model folder, or a Hugging Face folder, whose weights, shape and tokenizer the training goes on with;
             None starts from random weights. The corpus must have been made with its tokenizer.
-        watchers: see every record of the log.
+        watchers: see every record of the log, beside the trackers that ``settings.watch`` asks for.
         evaluate: makes the evaluation on the way, done at the steps that ``settings.watch.evaluation`` names.
 
     Returns:
@@ -67,6 +68,7 @@ def pretrain(
             run with other settings at ``out``.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
+    watchers = [*watchers, *make_trackers(settings.watch, out)]
     opened = Corpus.open(corpus)
     inputs: dict[str, Folder] = {"corpus": opened.folder}
     marks: list[str] = []

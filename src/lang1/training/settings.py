@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -49,6 +50,10 @@ class WatchSettings(Settings):
     """How a run is watched. Nothing here changes what is trained, and a run may go on with other ones."""
 
     evaluation: EvaluationSettings = EvaluationSettings()
+    tensorboard: Path | None = Field(default=None, description="folder for TensorBoard's files, one in it for each run")
+    mlflow: str | None = Field(default=None, description="a server's address, sqlite:///FILE, or a folder")
+    wandb: Literal["off", "offline", "online"] = "off"
+    wandb_folder: Path = Field(default=Path(), description="where W&B makes its folder wandb/ of local files")
 
 
 class RunSettings(Settings):
