@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lang1.model.attention import BACKENDS, attend, build_layout, rotary
+from lang1.model.attention import BACKENDS, attend, build_layout
 from lang1.model.config import ModelSettings
 from lang1.model.llama import Llama
+from lang1.model.rotary import rotary
 
 SHAPE = ModelSettings(
     vocab_size=50, hidden_size=32, layers=2, heads=4, kv_heads=2, head_dim=8, intermediate_size=48, context=64

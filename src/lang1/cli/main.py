@@ -23,6 +23,7 @@ VERBS = (
     "ingest",
     "remede",
     "corpus",
+    "import",
     "pretrain",
     "finetune",
     "evaluate",
@@ -307,6 +308,23 @@ def report(
         source = folder / "results.json" if folder.is_dir() else folder
         written = render(source, out or source.with_name("report.html"))
     say(f"Done: {written}.")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="Hugging Face folder (safetensors), or a .gguf file.")],
+    out: Annotated[Path, typer.Argument(help="Model folder to write.")],
+    overrides: Overrides = None,
+    config: Config = None,
+) -> None:
+    """Take over an open model from a local folder, to go on training it or to finetune it.
+
+    Example: `lang1 import ./SmolLM2-135M ./smollm2`
+    """
+    from lang1.model.importing import ImportSettings, import_model
+
+    import_model(source, out, load(ImportSettings, config, overrides))
+    done(out, f"lang1 finetune {out} ./benchmark ./finetuned")
 
 
 @app.command()

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lang1.model.rotary import turn
+
 Backend = Literal["auto", "bmm", "sdpa", "loop", "dense"]
 BACKENDS: tuple[Backend, ...] = ("bmm", "sdpa", "loop", "dense")
 
@@ -162,20 +164,6 @@ def _bucket(
             branch_GT = torch.from_numpy(table.reshape(count, longest)).to(device)
     lengths = tuple(int(s) for s in sizes)
     return Bucket(start, start + total, lengths, longest, pad_index, flat_index, own is None, branch_GT)
-
-
-def rotary(positions_N: Tensor, head_dim: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of rotary positions, each (N, 1, E/2), computed in fp32 (the halves convention of HF Llama)."""
-    device = positions_N.device
-    frequency = 1.0 / base ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
-    angle = positions_N.to(torch.float32)[:, None] * frequency
-    return angle.cos()[:, None].to(dtype), angle.sin()[:, None].to(dtype)
-
-
-def turn(x_NHE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary positions: the first half of each head turns against the second."""
-    left, right = x_NHE.chunk(2, dim=-1)
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
 
 
 def choose_backend(device: torch.device, dtype: torch.dtype, longest: int) -> Backend:

@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from lang1.common.errors import ArtefactError, SettingsError
 from lang1.common.settings import Settings, explain
+
+# Architectures that are this family under another name: weights, names and arithmetic are Llama's.
+OURS = ("llama", "mistral")
+
+
+class RopeScaling(Settings):
+    """How rotary frequencies are stretched so that a model reaches beyond the context it was first trained with.
+
+    ``linear``: every frequency divided by ``factor``. ``llama3`` (Llama 3.1 and later): waves longer than
+    ``original_context / low_freq_factor`` divided by it, those shorter than ``original_context / high_freq_factor``
+    kept, between them a mix.
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: float = Field(ge=1)
+    low_freq_factor: float = Field(default=1.0, gt=0)
+    high_freq_factor: float = Field(default=4.0, gt=0)
+    original_context: int = Field(default=8192, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RopeScaling:
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError("low_freq_factor must be below high_freq_factor")
+        return self
+
+    def to_hf(self) -> dict[str, Any]:
+        """The ``rope_scaling`` of a Hugging Face configuration."""
+        if self.kind == "linear":
+            return {"rope_type": "linear", "factor": self.factor}
+        return {
+            "rope_type": "llama3",
+            "factor": self.factor,
+            "low_freq_factor": self.low_freq_factor,
+            "high_freq_factor": self.high_freq_factor,
+            "original_max_position_embeddings": self.original_context,
+        }
 
 
 class ModelSettings(Settings):
@@ -25,6 +61,7 @@ class ModelSettings(Settings):
     context: int = Field(default=1024, ge=8)  # tokens
     rms_eps: float = Field(default=1e-5, gt=0)
     rope_base: float = Field(default=10_000.0, gt=0)
+    rope_scaling: RopeScaling | None = None
     tied: bool = False  # input and output embeddings share one matrix
     init_std: float = Field(default=0.02, gt=0)
 
@@ -52,6 +89,7 @@ class ModelSettings(Settings):
 
     def to_hf(self, *, bos: int | None = None, eos: int | None = None, dtype: str = "float32") -> dict[str, Any]:
         """The ``config.json`` of ``transformers.LlamaForCausalLM`` for this shape."""
+        scaling = self.rope_scaling.to_hf() if self.rope_scaling else None
         return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -64,9 +102,10 @@ class ModelSettings(Settings):
             "head_dim": self.head_dim,
             "max_position_embeddings": self.context,
             "rms_norm_eps": self.rms_eps,
-            # Readers before transformers 5 look for rope_theta, later ones for rope_parameters.
+            # Readers before transformers 5 look for rope_theta and rope_scaling, later ones for rope_parameters.
             "rope_theta": self.rope_base,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_base},
+            **({"rope_scaling": scaling} if scaling else {}),
+            "rope_parameters": {**(scaling or {"rope_type": "default"}), "rope_theta": self.rope_base},
             "tie_word_embeddings": self.tied,
             "hidden_act": "silu",
             "attention_bias": False,
@@ -83,24 +122,43 @@ class ModelSettings(Settings):
         }
 
     @classmethod
+    def why_not(cls, config: Mapping[str, Any]) -> str | None:
+        """Why a Hugging Face configuration is not of this family, in a clause; None where it is."""
+        kind = config.get("model_type")
+        if kind not in OURS:
+            return f"model_type is {kind!r}; expected {' or '.join(repr(k) for k in OURS)}"
+        rope = _rope(config)
+        scaled = rope.get("rope_type", rope.get("type", "default"))
+        if scaled not in ("default", "linear", "llama3"):
+            return f"its rotary positions are scaled by {scaled!r}; expected none, 'linear' or 'llama3'"
+        if float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1) != 1:
+            return "only a part of each head is rotated"
+        if config.get("attention_bias") or config.get("mlp_bias"):
+            return "its projections have biases"
+        if config.get("hidden_act", "silu") != "silu":
+            return f"its activation is {config['hidden_act']!r}; expected 'silu'"
+        return None
+
+    @classmethod
     def from_hf(cls, config: Mapping[str, Any], source: str) -> ModelSettings:
-        """Read a Hugging Face Llama configuration.
+        """Read a Hugging Face configuration of a Llama, or of what is one under another name (Mistral).
+
+        A sliding window shorter than the positions becomes the context: up to its length it hides nothing.
 
         Raises:
-            ArtefactError: another architecture, or a Llama variant that this family does not have.
+            ArtefactError: another architecture, or a variant that this family does not have.
         """
-        if config.get("model_type") != "llama":
-            raise ArtefactError(f"{source}: model_type is {config.get('model_type')!r}; expected 'llama'.")
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        if rope.get("rope_type", rope.get("type", "default")) != "default":
-            raise ArtefactError(f"{source}: scaled rotary positions ({rope}) are not supported; use an unscaled model.")
-        if config.get("attention_bias") or config.get("mlp_bias") or config.get("hidden_act", "silu") != "silu":
-            raise ArtefactError(f"{source}: biases or another activation than silu are not part of the Lang1 family.")
+        if (why := cls.why_not(config)) is not None:
+            raise ArtefactError(f"{source}: {why}.")
+        rope = _rope(config)
         try:
             heads = int(config["num_attention_heads"])
             width = int(config["hidden_size"])
+            context = int(config.get("max_position_embeddings", 2048))
+            if config["model_type"] == "mistral" and config.get("sliding_window"):
+                context = min(context, int(config["sliding_window"]))
             return cls(
-                name=str(config.get("lang1_name", "llama")),
+                name=str(config.get("lang1_name", config["model_type"])),
                 vocab_size=int(config["vocab_size"]),
                 hidden_size=width,
                 layers=int(config["num_hidden_layers"]),
@@ -108,9 +166,10 @@ class ModelSettings(Settings):
                 kv_heads=int(config.get("num_key_value_heads") or heads),
                 head_dim=int(config.get("head_dim") or width // heads),
                 intermediate_size=int(config["intermediate_size"]),
-                context=int(config.get("max_position_embeddings", 2048)),
+                context=context,
                 rms_eps=float(config.get("rms_norm_eps", 1e-6)),
-                rope_base=float(rope.get("rope_theta", config.get("rope_theta", 10_000.0))),
+                rope_base=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
+                rope_scaling=_scaling(rope),
                 tied=bool(config.get("tie_word_embeddings", False)),
                 init_std=float(config.get("initializer_range", 0.02)),
             )
@@ -121,6 +180,26 @@ class ModelSettings(Settings):
         except (ValidationError, TypeError, ValueError) as error:
             what = explain(cls, error) if isinstance(error, ValidationError) else str(error)
             raise ArtefactError(f"{source}: {what}") from error
+
+
+def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def _scaling(rope: Mapping[str, Any]) -> RopeScaling | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind == "linear":
+        return RopeScaling(kind="linear", factor=float(rope["factor"]))
+    return RopeScaling(
+        kind="llama3",
+        factor=float(rope["factor"]),
+        low_freq_factor=float(rope["low_freq_factor"]),
+        high_freq_factor=float(rope["high_freq_factor"]),
+        original_context=int(rope["original_max_position_embeddings"]),
+    )
 
 
 # Shapes of 100m, 1b and 7b: arXiv 2511.13703 (its reference configurations smol_llama-101M-GQA, TinyLlama-1.1B,

@@ -27,11 +27,8 @@ class Decoder(nn.Module, ABC):
 
     dtype: torch.dtype
     """Dtype of activations and products."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What it is called in manifests and cards."""
+    name: str
+    """What it is called in manifests and cards."""
 
     @property
     @abstractmethod

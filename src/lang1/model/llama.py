@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lang1.common.artefact import write_json
-from lang1.model.attention import Backend, Layout, attend, rotary, round_rows
+from lang1.model.attention import Backend, Layout, attend, round_rows
 from lang1.model.config import ModelSettings
 from lang1.model.decoder import Decoder
+from lang1.model.rotary import rotary
 from lang1.model.weights import CONFIG, write_weights
 
 HEAD = "lm_head.weight"
@@ -167,15 +168,12 @@ class Llama(Decoder):
         assert settings.vocab_size > 0, "vocab_size is not set"
         self.settings = settings
         self.dtype = dtype
+        self.name = settings.name
         self.backend: Backend = "auto"
         self.model = Body(settings)
         self.lm_head = Linear(settings.hidden_size, settings.vocab_size)
         if settings.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
-
-    @property
-    def name(self) -> str:
-        return self.settings.name
 
     @property
     def architecture(self) -> str:
@@ -225,7 +223,7 @@ class Llama(Decoder):
         if read_R is not None:
             read_R = F.pad(read_R, (0, round_rows(rows) - rows))
         x = F.embedding(F.pad(tokens_N, (0, layout.tail)), self.model.embed_tokens.weight).to(self.dtype)
-        cos, sin = rotary(layout.positions, s.head_dim, s.rope_base, self.dtype)
+        cos, sin = rotary(layout.positions, s.head_dim, s.rope_base, self.dtype, s.rope_scaling)
         last = s.layers - 1
         for number, layer in enumerate(self.model.layers):
             x = layer(x, cos, sin, layout, self.backend, read_R if number == last else None)
@@ -242,7 +240,9 @@ class Llama(Decoder):
     def save(self, folder: Path, eot: int, dtype: torch.dtype = torch.float32) -> None:
         """:meth:`Decoder.save`; a tied model stores its shared matrix once, as Hugging Face does."""
         name = str(dtype).removeprefix("torch.")
-        write_json(folder / CONFIG, self.settings.to_hf(bos=eot, eos=eot, dtype=name))
+        write_json(
+            folder / CONFIG, self.settings.model_copy(update={"name": self.name}).to_hf(bos=eot, eos=eot, dtype=name)
+        )
         tensors = dict(self.state_dict())
         if self.settings.tied:
             tensors.pop(HEAD)

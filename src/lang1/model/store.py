@@ -65,17 +65,21 @@ def load_model(
     with torch.device("meta"):
         model = Llama(settings, dtype or torch.float32)
     weights = read_weights(path)
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     if settings.tied:
-        weights[HEAD] = (
-            weights["model.embed_tokens.weight"] if "model.embed_tokens.weight" in weights else torch.empty(0)
-        )
+        weights.pop(HEAD, None)
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items() if not (settings.tied and k == HEAD)}
     for name, shape in expected.items():
         found = tuple(weights[name].shape) if name in weights else None
         if found != shape:
             what = "is missing" if found is None else f"has shape {list(found)}"
             raise ArtefactError(f"{path}: weight {name} {what}; {CONFIG} asks for shape {list(shape)}.")
-    moved = {k: weights[k].to(target, torch.float32) for k in expected if not (settings.tied and k == HEAD)}
+    # Tables of rotary frequencies, which early Llama checkpoints carry, follow from the configuration.
+    extra = [k for k in weights if k not in expected and not k.endswith("rotary_emb.inv_freq")]
+    if extra:
+        raise ArtefactError(
+            f"{path}: weight {sorted(extra)[0]} ({len(extra)} such) has no place in the model that {CONFIG} describes."
+        )
+    moved = {k: weights.pop(k).to(target, torch.float32) for k in expected}
     model.load_state_dict(moved, strict=False, assign=True)
     if settings.tied:
         model.lm_head.weight = model.model.embed_tokens.weight

@@ -25,11 +25,11 @@ def write_weights(folder: Path, tensors: Mapping[str, torch.Tensor], dtype: torc
     temporary.replace(folder / WEIGHTS)
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of one file, or of the shards that an index names.
+def weight_files(path: Path) -> list[Path]:
+    """The one file of a folder's weights, or the shards that its index names.
 
     Raises:
-        ArtefactError: a file is missing or damaged, or the weights are in another format than safetensors.
+        ArtefactError: neither is there, or the index is damaged.
     """
     files = [path / WEIGHTS]
     if not files[0].is_file():
@@ -40,8 +40,30 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if not names or any(Path(n).name != n for n in names):
             raise ArtefactError(f"{path / INDEX} is damaged: expected a weight_map of file names in this folder.")
         files = [path / n for n in names]
+    return files
+
+
+def stored_dtype(path: Path) -> torch.dtype:
+    """The floating-point dtype in which most of a folder's weights are stored."""
+    counts: dict[torch.dtype, int] = {}
+    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    for file in weight_files(path):
+        with safe_open(file, framework="pt") as stream:
+            for name in stream.keys():  # noqa: SIM118 - not a dict
+                dtype = names.get(stream.get_slice(name).get_dtype())
+                if dtype is not None:
+                    counts[dtype] = counts.get(dtype, 0) + 1
+    return max(counts, key=lambda d: counts[d]) if counts else torch.float32
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of one file, or of the shards that an index names.
+
+    Raises:
+        ArtefactError: a file is missing or damaged, or the weights are in another format than safetensors.
+    """
     tensors: dict[str, torch.Tensor] = {}
-    for file in files:
+    for file in weight_files(path):
         try:
             with safe_open(file, framework="pt") as stream:
                 for name in stream.keys():  # noqa: SIM118 - not a dict
