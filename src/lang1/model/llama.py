@@ -33,9 +33,14 @@ class Linear(nn.Linear):
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__(inside, outside, bias=False)
+        self.adapter: nn.Module | None = None  # what is added to the output, given the input: training/lora.py
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+        return self.adapted(F.linear(x, self.weight.to(x.dtype)), x)
+
+    def adapted(self, out: Tensor, x: Tensor) -> Tensor:
+        """``out``, the product of ``x`` made elsewhere, with what the adapter adds, where there is one."""
+        return out if self.adapter is None else out + self.adapter(x)
 
 
 class _Normalise(torch.autograd.Function):
@@ -97,6 +102,7 @@ class Attention(nn.Module):
         weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)).to(x_ND.dtype)
         sizes = [self.heads * e, self.kv_heads * e, self.kv_heads * e]
         q, k, v = torch.split(F.linear(x_ND, weight), sizes, dim=1)
+        q, k, v = (p.adapted(y, x_ND) for p, y in zip((self.q_proj, self.k_proj, self.v_proj), (q, k, v), strict=True))
         out = attend(
             q.reshape(n, self.heads, e),
             k.reshape(n, self.kv_heads, e),

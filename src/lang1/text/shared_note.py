@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -75,7 +76,7 @@ class EncodedGroups:
     def items(self) -> int:
         return len(self.item_task)
 
-    @property
+    @cached_property
     def lengths(self) -> Ints:
         """(G,) tokens of each group, its questions included."""
         sizes = np.array([len(q) for q in self.question_tokens], dtype=np.int64)
@@ -184,42 +185,81 @@ def encode_chart(
     return tokens, sum(sizes) + sum(len(head) for head in heads) - len(tokens)
 
 
-def assemble(encoded: EncodedGroups, which: npt.NDArray[np.integer]) -> SharedBatch:
-    """Lay groups ``which`` out as one flat stream, shortest first (the order given breaks ties)."""
-    lengths = encoded.lengths[which]
-    order = np.argsort(lengths, kind="stable")
-    tokens: list[npt.NDArray[np.integer]] = []
-    positions, branch, answer, item, reads = [], [], [], [], []
-    start = 0
-    for group in np.asarray(which)[order]:
-        note = encoded.note_tokens[encoded.note_ends[group] : encoded.note_ends[group + 1]]
-        size = len(note)
-        tokens.append(note)
-        positions.append(np.arange(size))
-        branch.append(np.zeros(size, dtype=np.int64))
-        reads.append(np.arange(start, start + max(size - 1, 0)))
-        start += size
-        first, last = int(encoded.item_ends[group]), int(encoded.item_ends[group + 1])
-        for number, one in enumerate(range(first, last), start=1):
-            question = encoded.question_tokens[encoded.item_task[one]]
-            tokens.append(question)
-            positions.append(size + np.arange(len(question)))
-            branch.append(np.full(len(question), number, dtype=np.int64))
-            start += len(question)
-            answer.append(start - 1)
-            item.append(one)
-    flat = np.concatenate(tokens).astype(np.int64)
-    note_read = np.concatenate(reads).astype(np.int64)
+def assemble(
+    encoded: EncodedGroups, which: npt.NDArray[np.integer], asked: npt.NDArray[np.bool_] | None = None
+) -> SharedBatch:
+    """Lay groups ``which`` out as one flat stream, shortest first (the order given breaks ties).
+
+    Args:
+        which: indices of groups.
+        asked: (items,) which of all items to ask; None asks all.
+    """
+    sizes = np.array([len(q) for q in encoded.question_tokens], dtype=np.int64)
+    # Nothing here may look at more than the chosen groups: a hospital has hundreds of thousands.
+    given = np.asarray(which, dtype=np.int64)
+    item, owner = _items_of(encoded, given, asked)
+    totals = np.bincount(owner, sizes[encoded.item_task[item]], minlength=len(given)).astype(np.int64)
+    totals += encoded.note_ends[given + 1] - encoded.note_ends[given]
+    order = np.argsort(totals, kind="stable")
+    groups = given[order]
+    item, owner = _items_of(encoded, groups, asked)
+    counts = np.bincount(owner, minlength=len(groups))
+    number = np.arange(len(item)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
+    # Segments: each group's note, then its questions.
+    note_size = encoded.note_ends[groups + 1] - encoded.note_ends[groups]
+    note_at = np.cumsum(counts + 1) - (counts + 1)  # the segment of each group's note
+    question_at = np.delete(np.arange(len(groups) + len(item)), note_at)
+    length = np.empty(len(groups) + len(item), dtype=np.int64)
+    branch, before, source = np.zeros_like(length), np.zeros_like(length), np.empty_like(length)
+    length[note_at], length[question_at] = note_size, sizes[encoded.item_task[item]]
+    branch[question_at], before[question_at] = number, note_size[owner]
+    source[note_at] = encoded.note_ends[groups]
+    source[question_at] = (np.cumsum(sizes) - sizes)[encoded.item_task[item]]
+    ends = np.cumsum(length)
+    inside = np.arange(int(length.sum())) - np.repeat(ends - length, length)
+    of_note = np.repeat(branch == 0, length)
+    place = np.repeat(source, length) + inside
+    tokens = np.empty(len(place), dtype=np.int64)
+    tokens[of_note] = encoded.note_tokens[place[of_note]]
+    if len(item):
+        tokens[~of_note] = np.concatenate(encoded.question_tokens)[place[~of_note]]
+    last = np.zeros(len(place), dtype=bool)
+    last[ends[length > 0] - 1] = True
+    note_read = np.flatnonzero(of_note & ~last)
     return SharedBatch(
-        tokens=flat,
-        positions=np.concatenate(positions).astype(np.int64),
-        branch=np.concatenate(branch),
-        lengths=lengths[order],
-        answer=np.array(answer, dtype=np.int64),
-        item=np.array(item, dtype=np.int64),
+        tokens=tokens,
+        positions=np.repeat(before, length) + inside,
+        branch=np.repeat(branch, length),
+        lengths=totals[order],
+        answer=ends[question_at] - 1,
+        item=item,
         note_read=note_read,
-        note_next=flat[note_read + 1],
+        note_next=tokens[note_read + 1],
     )
+
+
+def tokens_asking(encoded: EncodedGroups, which: npt.NDArray[np.integer], asked: npt.NDArray[np.bool_]) -> Ints:
+    """Tokens of groups ``which`` with those of their questions alone that are ``asked`` (items,); 0 where none is."""
+    groups = np.asarray(which, dtype=np.int64)
+    sizes = np.array([len(q) for q in encoded.question_tokens], dtype=np.int64)
+    item, owner = _items_of(encoded, groups, asked)
+    questions = np.bincount(owner, sizes[encoded.item_task[item]], minlength=len(groups)).astype(np.int64)
+    whole: Ints = np.where(questions > 0, questions + encoded.note_ends[groups + 1] - encoded.note_ends[groups], 0)
+    return whole
+
+
+def _items_of(encoded: EncodedGroups, groups: Ints, asked: npt.NDArray[np.bool_] | None) -> tuple[Ints, Ints]:
+    """The items of groups in turn, and for each which of ``groups`` it belongs to."""
+    counts = encoded.item_ends[groups + 1] - encoded.item_ends[groups]
+    item = _ranges(encoded.item_ends[groups], counts)
+    owner = np.repeat(np.arange(len(groups)), counts)
+    return (item, owner) if asked is None else (item[asked[item]], owner[asked[item]])
+
+
+def _ranges(starts: Ints, counts: Ints) -> Ints:
+    """The numbers from each start on, as many as its count, one range after another."""
+    found: Ints = np.arange(int(counts.sum())) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    return found
 
 
 def by_length(lengths: Ints, tokens_per_batch: int) -> list[Ints]:

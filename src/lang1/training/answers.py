@@ -1,9 +1,10 @@
-"""What finetuning trains for: the letter after ``Answer:``, tasks weighted evenly, and its in-run validation."""
+"""What finetuning trains for: the letter after ``Answer:``, tasks mixed by their shares, and its in-run validation."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,19 +12,27 @@ import torch
 from torch import Tensor
 
 from lang1.common.identity import unit_hash
-from lang1.metrics.auroc import task_auroc
+from lang1.metrics.auroc import auroc, task_auroc
 from lang1.model.answering import on_device, score_encoded
 from lang1.model.decoder import Decoder
-from lang1.text.shared_note import EncodedGroups, NoteGroup, SharedBatch, assemble, cut_to_budget, epoch_order
+from lang1.text.shared_note import (
+    EncodedGroups,
+    NoteGroup,
+    SharedBatch,
+    assemble,
+    cut_to_budget,
+    epoch_order,
+    tokens_asking,
+)
 from lang1.text.tokenizer import Tokenizer
 from lang1.training.loop import Work
 from lang1.training.loss import letter_loss, linear_cross_entropy
-from lang1.training.settings import Balance, FinetuneSettings
+from lang1.training.mixing import QuestionOrder, TaskProgress, task_shares, task_weights, visits_per_note
+from lang1.training.settings import FinetuneSettings
 from lang1.training.throughput import Tally
 
 Floats = npt.NDArray[np.float64]
 SMALLEST_PROBABILITY = 1e-12
-LEAST_SURPRISE = 0.05  # nats, of a task with 1 % of positives: a task with fewer is not weighted up further
 
 
 def some_notes(groups: Iterable[NoteGroup], most: int | None, seed: int) -> Iterable[NoteGroup]:
@@ -31,36 +40,6 @@ def some_notes(groups: Iterable[NoteGroup], most: int | None, seed: int) -> Iter
     if most is None:
         return groups
     return heapq.nsmallest(most, groups, key=lambda g: unit_hash(g.note_id, f"subset-{seed}"))
-
-
-def visits_per_note(
-    encoded: EncodedGroups, n_options: Mapping[str, int], oversample: float, rare_below: float
-) -> Floats:
-    """(G,) how often an epoch visits each note: ``oversample`` times where one of its labels is rare, else once."""
-    repeats = np.ones(len(encoded))
-    group_of_item = np.repeat(np.arange(len(encoded)), np.diff(encoded.item_ends))
-    for index, task in enumerate(encoded.tasks):
-        mine = encoded.item_task == index
-        counts = np.bincount(encoded.item_label[mine], minlength=n_options[task])
-        rare = counts < rare_below * max(1, counts.sum())
-        repeats[group_of_item[mine][rare[encoded.item_label[mine]]]] = oversample
-    return repeats
-
-
-def task_weights(encoded: EncodedGroups, balance: Balance = "count") -> Floats:
-    """Weight of each item by task index, so that every task that occurs weighs the same in total; mean 1 an item.
-
-    ``count``: the same sum of weights. ``surprise``: the same loss for a model that knows each task's class shares and
-    nothing else; a task of rare outcomes, whose loss is small from the start, then counts like one of even classes.
-    """
-    counts = np.bincount(encoded.item_task, minlength=len(encoded.tasks)).astype(np.float64)
-    weights = np.zeros(len(counts))
-    for task in np.flatnonzero(counts):
-        shares = np.bincount(encoded.item_label[encoded.item_task == task]) / counts[task]
-        surprise = float(-np.sum(shares[shares > 0] * np.log(shares[shares > 0])))
-        weights[task] = 1 / counts[task] / (max(surprise, LEAST_SURPRISE) if balance == "surprise" else 1.0)
-    total = float((weights * counts).sum())
-    return np.asarray(weights * counts.sum() / total if total else weights, dtype=np.float64)
 
 
 def tally_of(batch: SharedBatch, notes_read: bool) -> Tally:
@@ -87,28 +66,45 @@ class Answers(Work):
         val: EncodedGroups,
         n_options: Mapping[str, int],
         settings: FinetuneSettings,
+        keep_best: Callable[[list[str]], None] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.train, self.val = model, tokenizer, train, val
         self.n_options, self.settings = dict(n_options), settings
         self.device = model.device
-        self.lengths = train.lengths
-        self.item_weight = task_weights(train, settings.balance)[train.item_task]
+        self.progress = TaskProgress(train.tasks, settings.task_patience)
+        self._keep_best = keep_best
+        self._asked: npt.NDArray[np.bool_] | None = None  # the items of tasks that are still learnt; None: all
+        drawn = settings.sampling == "questions"
+        weights = task_weights(train, settings.balance, settings.temperature, drawn)
+        self.item_weight = weights[train.item_task]
         self.options = np.array([n_options[t] for t in train.tasks], dtype=np.int64)
         self.letters = np.array(tokenizer.letter_ids(int(self.options.max())), dtype=np.int64)
         repeats = visits_per_note(train, n_options, settings.oversample, settings.rare_below)
         self._repeats = repeats if settings.oversample > 1 else None
-        per_step = settings.notes_per_step
-        self.steps = settings.steps or max(1, round(settings.epochs * float(repeats.sum()) / per_step))
+        self._group_of_item = np.repeat(np.arange(len(train)), np.diff(train.item_ends))
+        self._order: QuestionOrder | None = None
+        if drawn:
+            shares = task_shares(train, settings.temperature)
+            self._order = QuestionOrder(train, shares, settings.questions_per_step, settings.seed)
+            epoch = train.items / settings.questions_per_step
+        else:
+            epoch = float(repeats.sum()) / settings.notes_per_step
+        asked = settings.steps or (settings.steps_per_task or 0) * int((np.bincount(train.item_task) > 0).sum())
+        self.steps = asked or max(1, round(settings.epochs * epoch))
         self.tally = Tally()
         self._visits = np.zeros(0, dtype=np.int64)
         self._epochs = 0
 
     @property
     def tokens_per_step(self) -> float:
-        return float(self.lengths.mean()) * self.settings.notes_per_step
+        if self._order is None:
+            return float(self.train.lengths.mean()) * self.settings.notes_per_step
+        asked = np.array([len(q) for q in self.train.question_tokens], dtype=np.float64)
+        question = float(asked @ task_shares(self.train, self.settings.temperature))
+        return (float(np.diff(self.train.note_ends).mean()) + question) * self.settings.questions_per_step
 
     def notes_of(self, step: int) -> npt.NDArray[np.int64]:
-        """The notes of a step: a function of the seed and the step alone."""
+        """The notes that a step visits, where it visits notes: a function of the seed and the step alone."""
         first, last = step * self.settings.notes_per_step, (step + 1) * self.settings.notes_per_step
         while len(self._visits) < last:
             more = epoch_order(len(self.train), self.settings.seed, self._epochs, self._repeats)
@@ -116,13 +112,35 @@ class Answers(Work):
             self._epochs += 1
         return self._visits[first:last]
 
+    def batches(self, step: int) -> list[SharedBatch]:
+        """The passes of a step: questions about one note share it, questions of tasks that were left are not asked."""
+        asked = self._asked
+        if self._order is None:
+            groups = self.notes_of(step)
+        else:
+            items = self._order.items(step)
+            groups, drawn = _distinct(self._group_of_item[items]), np.zeros(self.train.items, dtype=bool)
+            drawn[items] = True
+            asked = drawn if asked is None else asked & drawn
+        if asked is None:
+            return [assemble(self.train, which) for which in self._passes(groups, self.train.lengths[groups])]
+        tokens = tokens_asking(self.train, groups, asked)
+        wanted = tokens > 0
+        return [assemble(self.train, which, asked) for which in self._passes(groups[wanted], tokens[wanted])]
+
+    def _passes(self, groups: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        places = np.arange(len(groups))
+        return [groups[p] for p in cut_to_budget(lengths, places, self.settings.tokens_per_pass)]
+
     def losses(self, step: int) -> Iterator[tuple[Tensor, int]]:
-        parts = cut_to_budget(self.lengths, self.notes_of(step), self.settings.tokens_per_pass)
-        batches = [assemble(self.train, which) for which in parts]
+        batches = self.batches(step)
         # Normalised once over the whole step: the sum does not depend on how the step is cut into passes.
         weight = float(sum(self.item_weight[b.item].sum() for b in batches))
         noted = sum(len(b.note_read) for b in batches)
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            if self.settings.lora is not None:  # dropout of a pass is the same whenever the step is run
+                torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, step, number]).generate_state(1)[0]))
+            self.model.train(self.settings.lora is not None)
             self.tally.add(tally_of(batch, self.settings.note_loss > 0))
             yield self._loss(batch, 1.0 / weight, self.settings.note_loss / max(1, noted)), len(batch.tokens)
 
@@ -150,12 +168,17 @@ class Answers(Work):
     def _tensor(self, array: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
-    def validate(self, step: int) -> dict[str, float]:
-        """AUROC and log-loss by task on the validation notes, and their means (``score`` and ``loss``)."""
+    def measure(self) -> tuple[dict[str, float], dict[str, float]]:
+        """The validation measures, and each task's score: its AUROC, or minus its log-loss where none can be had.
+
+        Measures are AUROC and log-loss by task, and the means over tasks (``score`` and ``loss``).
+        """
         if not self.val.items:
-            return {}
+            return {}, {}
+        self.model.eval()
         table = score_encoded(self.model, self.tokenizer, self.val, self.n_options, self.settings.tokens_per_pass)
         measures: dict[str, float] = {}
+        of_task: dict[str, float] = {}
         aurocs, losses = [], []
         for task in self.train.tasks:
             labels, probabilities = table.of_task(task)
@@ -163,11 +186,48 @@ class Answers(Work):
                 continue
             picked = probabilities[np.arange(len(labels)), labels]
             losses.append(float(-np.log(np.maximum(picked, SMALLEST_PROBABILITY)).mean()))
-            value = float(task_auroc(labels, probabilities, min_cases=self.settings.min_cases))
+            value = self._auroc(labels, probabilities)
+            of_task[task] = value if np.isfinite(value) else -losses[-1]
             if np.isfinite(value):
                 aurocs.append(value)
                 measures[f"auroc/{task}"] = value
         measures["loss"] = float(np.mean(losses))
         # Too few cases of every class to rank by: the log-loss decides.
         measures["score"] = float(np.mean(aurocs)) if aurocs else -measures["loss"]
+        return measures, of_task
+
+    def _auroc(self, labels: npt.NDArray[np.int64], probabilities: Floats) -> float:
+        if self.settings.validation_average == "micro" and probabilities.shape[1] > 2:
+            return float(auroc((labels[:, None] == np.arange(probabilities.shape[1])).ravel(), probabilities.ravel()))
+        return float(task_auroc(labels, probabilities, min_cases=self.settings.min_cases))
+
+    def validate(self, step: int) -> dict[str, float]:
+        """The measures of :meth:`measure`; each task's own best is remembered, and whether it has learnt enough."""
+        measures, of_task = self.measure()
+        better = self.progress.judge(step, of_task)
+        self._drop_stopped()
+        if better and self._keep_best is not None:
+            self._keep_best(better)
         return measures
+
+    def _drop_stopped(self) -> None:
+        stopped = [self.train.tasks.index(task) for task in self.progress.stopped]
+        self._asked = ~np.isin(self.train.item_task, stopped) if stopped else None
+
+    @property
+    def over(self) -> bool:
+        """Whether every task has left the loss."""
+        return self._asked is not None and not self._asked.any()
+
+    def state(self) -> dict[str, Any]:
+        return {"tasks": self.progress.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.progress.load(state["tasks"])
+        self._drop_stopped()
+
+
+def _distinct(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Each number once, in the order of first occurrence."""
+    _, first = np.unique(numbers, return_index=True)
+    return numbers[np.sort(first)]

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from safetensors.torch import load_file, save_file
 
-from lang1.common.artefact import Folder, new_folder, open_folder
+from lang1.common.artefact import Draft, Folder, new_folder
 from lang1.common.errors import InputError, SettingsError
 from lang1.common.identity import PATIENT_HASHES, read_patient_hashes
 from lang1.corpus.guard import check_no_overlap
+from lang1.model.decoder import Decoder
 from lang1.model.precision import pick_device, pick_dtype, set_threads
-from lang1.model.store import load_model, save_model
+from lang1.model.store import LoadedModel, load_model, save_model
 from lang1.remede.benchmark import Benchmark
 from lang1.text.shared_note import EncodedGroups, encode_groups
 from lang1.text.tokenizer import Tokenizer
 from lang1.training.answers import Answers, some_notes
-from lang1.training.checkpoint import snapshot
+from lang1.training.checkpoint import restore, snapshot, trained
 from lang1.training.compile import compile_layers
 from lang1.training.loop import Loop, device_name
+from lang1.training.lora import add_adapters, merged, save_adapters, trainable
 from lang1.training.optim import Optimizers
 from lang1.training.search import search_lr
 from lang1.training.settings import FinetuneSettings
+from lang1.training.start import open_start
 from lang1.training.trackers import make_trackers
 from lang1.training.watch import MakeEvaluate, Watcher
 
@@ -38,12 +43,13 @@ def finetune(
     watchers: Sequence[Watcher] = (),
     evaluate: MakeEvaluate | None = None,
 ) -> Path:
-    """Finetune all weights; interrupted and called again, it goes on where it was.
+    """Finetune all weights, or adapters beside them; interrupted and called again, it goes on where it was.
 
     Args:
-        model: the model folder to start from.
+        model: the model to start from: a folder of this package, or any Hugging Face folder.
         benchmark: whose training split to learn and whose validation split to judge by.
-        out: the model folder to write; it holds the weights of the best validation.
+        out: the model folder to write; it holds the weights of the best validation, adapters merged. Adapters alone
+            are in ``adapter/``, each task's own best under ``best/TASK`` where ``settings.task_best`` asks for it.
         settings: tasks, length, loss, optimizer, search.
         watchers: see every record of the log, beside the trackers that ``settings.watch`` asks for.
         evaluate: makes the evaluation on the way, done at the steps that ``settings.watch.evaluation`` names.
@@ -54,12 +60,14 @@ def finetune(
     Raises:
         ArtefactError: a folder is missing or damaged, or the model has seen held-out patients.
         InputError: no training examples.
-        SettingsError: an unknown task, a note budget beyond the model's context, or an unfinished run with other
-            settings at ``out``.
+        SettingsError: an unknown task, a note budget beyond the model's context, several seeds (see
+            ``lang1.study.seeds``), or an unfinished run with other settings at ``out``.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
+    if settings.seeds is not None:
+        raise SettingsError("seeds: one run trains one seed; several are made by `lang1 finetune` or a study.")
     watchers = [*watchers, *make_trackers(settings.watch, out)]
-    start = open_folder(model, "model")
+    start = open_start(model)
     judged = Benchmark.open(benchmark)
     marks = check_no_overlap(start, judged, allowed=settings.allow_overlap)
     tasks = _tasks(settings, judged)
@@ -67,6 +75,7 @@ def finetune(
     device = pick_device(settings.device)
     dtype = pick_dtype(device, settings.precision)
     loaded = load_model(model, device, dtype)
+    parameters = loaded.model.parameter_count
     inputs: dict[str, Folder] = {"model": start, "benchmark": judged.folder}
     identity = {
         "settings": settings.model_dump(mode="json"),
@@ -80,9 +89,13 @@ def finetune(
         if not train.items:
             raise InputError(f"{benchmark}: no training examples for {', '.join(tasks)}.")
         _check_context(train, loaded.model.context, settings)
+        if settings.lora is not None:
+            add_adapters(loaded.model, settings.lora, settings.seed)
         if settings.compile:
             compile_layers(loaded.model)
-        work = Answers(loaded.model, loaded.tokenizer, train, val, n_options, settings)
+        best = BestOfTasks(draft.path, loaded.model) if settings.task_best else None
+        keep = None if best is None else best.keep
+        work = Answers(loaded.model, loaded.tokenizer, train, val, n_options, settings, keep)
         optimizer = settings.optimizer
         if settings.lr_search.trials:
             optimizer = search_lr(draft.path, work, snapshot(loaded.model), settings)
@@ -102,7 +115,7 @@ def finetune(
             evaluate=evaluate(loaded.model, loaded.tokenizer, draft.path) if evaluate is not None else None,
         )
         loop.run()
-        save_model(draft.path, loaded.model, loaded.tokenizer)
+        _save(draft.path, loaded, settings, start)
         if not settings.keep_checkpoints:
             loop.checkpoints.drop()
         learnt_from = judged.examples(tasks, ["train"])["subject_id"].to_numpy()
@@ -122,21 +135,77 @@ def finetune(
         draft.extra = {
             "stage": "finetuned",
             "name": loaded.model.name,
-            "parameters": loaded.model.parameter_count,
+            "parameters": parameters,
+            "trainable_parameters": trainable(loaded.model),
             "tokens_seen": int(before.get("tokens_seen", 0)) + loop.tokens,
             "tasks": tasks,
             # What `lang1 predict` needs to ask the same questions of new notes.
             "questions": {task: judged.questions()[task] for task in tasks},
             "options": {task: list(judged.cards[task].options) for task in tasks},
             "validation_score": loop.best_score,
+            "validation_by_task": work.progress.summary(),
             "lr": optimizer.lr,
+            "lora": settings.lora.model_dump(mode="json") if settings.lora is not None else None,
             "note_budget": settings.note_budget,
             "truncation": settings.truncation,
             "cut": before.get("cut"),
             **({"overlap": marks} if marks else {}),
             "cost": {"tokens": loop.tokens, "seconds": round(loop.seconds, 1), "device": device_name(device)},
         }
+        if best is not None:
+            best.export(loaded, settings, start, draft)
     return Path(out)
+
+
+def _save(folder: Path, loaded: LoadedModel, settings: FinetuneSettings, start: Folder) -> None:
+    """Write the model whole, and its adapters beside it where it was trained by them."""
+    if settings.lora is None:
+        save_model(folder, loaded.model, loaded.tokenizer)
+        return
+    save_adapters(loaded.model, settings.lora, start.path, folder / "adapter")
+    save_model(folder, merged(loaded.model, start.path), loaded.tokenizer)
+
+
+class BestOfTasks:
+    """The weights of each task's own best validation: in safetensors files while training, then as model folders.
+
+    A run that goes on from an earlier checkpoint meets the same validations again, and writes the same files.
+    """
+
+    def __init__(self, partial: Path, model: Decoder) -> None:
+        self.folder, self.model = partial / "task-best", model
+
+    def keep(self, tasks: list[str]) -> None:
+        """Write the weights as they stand for ``tasks``."""
+        self.folder.mkdir(exist_ok=True)
+        tensors = {name: weight.detach().to("cpu").contiguous() for name, weight in trained(self.model).items()}
+        for task in tasks:
+            temporary = self.folder / f".{task}.tmp"
+            save_file(tensors, temporary)
+            temporary.replace(self.folder / f"{task}.safetensors")
+
+    def export(self, loaded: LoadedModel, settings: FinetuneSettings, start: Folder, draft: Draft) -> None:
+        """Turn the files into model folders ``best/TASK``, whose manifests say that they answer one task."""
+        extra = draft.extra
+        for file in sorted(self.folder.glob("*.safetensors")):
+            task = file.stem
+            restore(loaded.model, load_file(file))
+            standing = extra["validation_by_task"][task]
+            alone = {
+                **extra,
+                "tasks": [task],
+                "questions": {task: extra["questions"][task]},
+                "options": {task: extra["options"][task]},
+                "validation_score": standing["best"],
+                "validation_by_task": {task: standing},
+            }
+            with new_folder(
+                draft.path / "best" / task, "model", inputs={"start": start}, settings=settings, overwrite=True
+            ) as part:
+                _save(part.path, loaded, settings, start)
+                shutil.copyfile(draft.path / PATIENT_HASHES, part.path / PATIENT_HASHES)
+                part.counts, part.extra = dict(draft.counts), alone
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _tasks(settings: FinetuneSettings, benchmark: Benchmark) -> list[str]:

@@ -70,7 +70,7 @@ def search_lr(folder: Path, work: Answers, base: dict[str, Tensor], settings: Fi
                 meter.add(1, f"lr {rate:.2g}")
                 if interrupt.requested:
                     raise KeyboardInterrupt
-            measures = work.validate(steps) if finite else {}
+            measures = work.measure()[0] if finite else {}
             done.append({"lr": rate, "score": measures.get("score"), "loss": measures.get("loss")})
             write_json(file, done)
     restore(work.model, base)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -103,28 +103,95 @@ class PretrainSettings(RunSettings):
 
 
 class SearchSettings(Settings):
-    """A short random search of the learning rate, log-uniform; 0 trials keeps the one that is set."""
+    """A short search of the learning rate, log-uniform; 0 trials keeps the one that is set."""
 
     trials: int = Field(default=0, ge=0)
     steps: int = Field(default=40, ge=1, description="of each trial, under the whole run's schedule up to there")
     low: float = Field(default=3e-4, gt=0)
     high: float = Field(default=1e-2, gt=0)
+    sampler: Literal["random", "tpe"] = Field(
+        default="random", description="random draws, or Optuna's TPE, which needs the extra 'search'"
+    )
+    optuna: bool | None = Field(
+        default=None,
+        description="keep the trials in Optuna's journal too, the draws being the same; null: where it is installed",
+    )
+    prune_at: int | None = Field(
+        default=None, ge=1, description="end a trial after so many steps if it is worse there than half of those before"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> SearchSettings:
         if self.high < self.low:
             raise ValueError(f"high ({self.high}) must not be below low ({self.low})")
+        if self.prune_at is not None and self.prune_at >= self.steps:
+            raise ValueError(f"prune_at ({self.prune_at}) must come before a trial's last step ({self.steps})")
         return self
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters beside frozen weights (Hu et al. 2021); defaults are those of arXiv 2511.13703, section 7."""
+
+    r: int = Field(default=8, ge=1, description="rank")
+    alpha: float = Field(default=16.0, gt=0, description="the product is scaled by alpha / r")
+    dropout: float = Field(default=0.05, ge=0, lt=1, description="on the adapters' input, in training only")
+    targets: tuple[str, ...] = Field(
+        default=("q_proj", "v_proj"), min_length=1, description="names of the linear maps that get one, in every layer"
+    )
+    frozen: Literal["auto", "fp32"] = Field(
+        default="auto", description="format of the frozen weights while training; auto: that of the products"
+    )
+
+
+# The finetuning of arXiv 2511.13703 as its section 7 states it, as defaults under `base: paper`. What it leaves open
+# (batch of 64, loss on the letter alone, validation every 100 steps) is this project's choice.
+PAPER: dict[str, Any] = {
+    "sampling": "questions",
+    "questions_per_step": 64,
+    "steps_per_task": 5_120,
+    "note_budget": 512,
+    "truncation": "head",
+    "loss": "letters",
+    "optimizer": {
+        "kind": "adamw",
+        "lr": 3e-5,
+        "betas": (0.9, 0.999),
+        "eps": 1e-5,
+        "weight_decay": 0.02,
+        "clip": None,
+    },
+    "schedule": {"warmup": 0.0, "final": 0.0},
+    "validate_every": 100,
+    "validation_notes": None,
+    "validation_average": "micro",
+    "patience": 3,
+    "lr_search": {"trials": 5, "steps": 100, "low": 1e-6, "high": 1e-3, "sampler": "random"},
+}
 
 
 class FinetuneSettings(RunSettings):
     """Finetuning on the questions of a benchmark, one task or several jointly."""
 
+    base: Literal["project", "paper"] = Field(
+        default="project", description="which defaults hold where nothing is set: this project's, or the paper's"
+    )
     tasks: list[str] | None = Field(default=None, description="null: all of the benchmark's, jointly, weighted evenly")
-    epochs: float = Field(default=1.0, gt=0, description="passes over the training notes")
+    epochs: float = Field(default=1.0, gt=0, description="passes over the training notes, or over their questions")
     steps: int | None = Field(default=None, ge=1, description="instead of epochs")
+    steps_per_task: int | None = Field(
+        default=None, ge=1, description="instead of epochs: so many steps times the number of tasks"
+    )
+    sampling: Literal["notes", "questions"] = Field(
+        default="notes",
+        description="what a step draws: notes with all of their questions, tasks balanced by weights; or questions, "
+        "each task its share of them",
+    )
     notes_per_step: int = Field(
         default=32, ge=1, description="notes of one optimizer step, each with all of its questions"
+    )
+    questions_per_step: int = Field(default=64, ge=1, description="the same where questions are drawn")
+    temperature: float | None = Field(
+        default=None, ge=1, description="T: a task counts as its questions^(1/T); 1 by size; null T = infinity, evenly"
     )
     max_notes: int | None = Field(default=None, ge=1, description="train on a random subset of the notes")
     note_budget: int = Field(default=512, ge=1, description="tokens of a note; the question is never cut")
@@ -143,12 +210,49 @@ class FinetuneSettings(RunSettings):
     rare_below: float = Field(default=0.1, gt=0, lt=1, description="an outcome is rare below this share")
     optimizer: OptimizerSettings = OptimizerSettings(lr=1e-3, weight_decay=0.02)
     schedule: ScheduleSettings = ScheduleSettings(warmup=0.05, final=0.0)
+    lora: LoraSettings | None = Field(default=None, description="train low-rank adapters instead of all weights")
     validate_every: int = Field(default=100, ge=1, description="steps; the last step is always validated")
     validation_notes: int | None = Field(
         default=1_000, ge=1, description="a random subset of the validation notes; null: all"
     )
+    validation_average: Literal["macro", "micro"] = Field(
+        default="macro", description="how a task of several classes is judged: mean over its classes, or all pooled"
+    )
     patience: int | None = Field(
         default=None, ge=1, description="stop after so many validations without a better AUROC"
     )
+    task_patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="a task leaves the loss after so many validations without a better AUROC of its own",
+    )
+    task_best: bool = Field(
+        default=False, description="also keep the weights of each task's own best validation, as OUT/best/TASK"
+    )
     min_cases: int = Field(default=5, ge=1, description="classes with fewer validation cases are left out of the AUROC")
     lr_search: SearchSettings = SearchSettings()
+    seeds: list[int] | None = Field(
+        default=None, min_length=1, description="one run a seed, side by side in OUT, and a summary"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_the_base(cls, values: Any) -> Any:
+        """Put the paper's settings under what was set, where they are asked for."""
+        if not isinstance(values, dict) or values.get("base") != "paper":
+            return values
+        merged: dict[str, Any] = {**PAPER, **values}
+        for name in ("optimizer", "schedule", "lr_search"):
+            if isinstance(merged[name], dict):
+                merged[name] = {**PAPER[name], **merged[name]}
+        if values.get("steps") is not None or "epochs" in values:  # another length was asked for
+            merged["steps_per_task"] = values.get("steps_per_task")
+        return merged
+
+    @model_validator(mode="after")
+    def _one_length(self) -> FinetuneSettings:
+        if self.steps is not None and self.steps_per_task is not None:
+            raise ValueError("steps and steps_per_task: set one of them")
+        if self.sampling == "questions" and self.oversample > 1:
+            raise ValueError("oversample: it visits notes more often, so it needs sampling=notes")
+        return self
