@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lang1.common.errors import ArtefactError, InputError
-from lang1.evaluation.scorers.generalist import Generalist, Prompted, softmax
+from lang1.evaluation.scorers.generalist import Generalist, softmax
+from lang1.evaluation.scorers.prompts import Prompted
 from lang1.model.answering import score_groups
 from lang1.model.store import load_model
 from lang1.text.questions import render_question
@@ -105,7 +106,7 @@ def test_positions_bound_the_note(folder: Path) -> None:
     long = "word " * 2000
     model = Generalist(folder, device="cpu", precision="fp32")
     found = model.answer([Prompted(long, "readmission")], QUESTIONS, N_OPTIONS, note_budget=1000)
-    ids, _ = model.prompt(long, QUESTIONS["readmission"], model._budget(QUESTIONS["readmission"], 1000))
+    ids, _ = model.prompt(long, QUESTIONS["readmission"], model.budget(QUESTIONS["readmission"], 1000))
     assert len(ids) <= 256 and found[0].truncated > 1000
     model.longest = 10
     with pytest.raises(InputError, match="10 positions"):

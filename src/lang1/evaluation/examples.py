@@ -40,6 +40,9 @@ class Group:
     chart: Chart | None = None
 
 
+Noted = tuple[str, list[Item]]
+
+
 @dataclass(frozen=True)
 class Asked:
     """The examples of an evaluation, ordered by split, note and task.
@@ -72,11 +75,14 @@ class Asked:
             keep = pc.and_(keep, pc.equal(self.examples["split"], split))
         return self.examples.filter(keep)
 
-    def groups(self) -> Iterator[Group]:
-        """Notes with all questions asked of them, one after another; text is read a few thousand notes at a time."""
+    def notes(self) -> list[Noted]:
+        """Each note with the questions asked of it, ordered by note id."""
         columns = [self.examples[n].to_pylist() for n in ("note_id", "example_id", "task")]
         rows = sorted(zip(*columns, strict=True))
-        notes = [(note, [Item(e, t) for _, e, t in found]) for note, found in groupby(rows, key=lambda row: row[0])]
+        return [(note, [Item(e, t) for _, e, t in found]) for note, found in groupby(rows, key=lambda row: row[0])]
+
+    def read(self, notes: Sequence[Noted]) -> Iterator[Group]:
+        """Some of :meth:`notes` with their texts, read a few thousand at a time."""
         for start in range(0, len(notes), NOTES_AT_A_TIME):
             block = notes[start : start + NOTES_AT_A_TIME]
             charts = self.benchmark.charts(note for note, _ in block)
@@ -84,6 +90,10 @@ class Asked:
             for note, items in block:
                 chart = charts.get(note)
                 yield Group(note, texts[note] if chart is None else chart.text, tuple(items), chart)
+
+    def groups(self) -> Iterator[Group]:
+        """Notes with all questions asked of them, one after another; text is read a few thousand notes at a time."""
+        return self.read(self.notes())
 
 
 def asked(benchmark: Benchmark, settings: EvaluateSettings) -> Asked:
@@ -115,11 +125,11 @@ def asked(benchmark: Benchmark, settings: EvaluateSettings) -> Asked:
             f"{benchmark.folder.path}: no examples in {' or '.join(splits) or 'any test split'}; build it anew."
         )
     order = [("split", "ascending"), ("note_id", "ascending"), ("task", "ascending"), ("example_id", "ascending")]
-    examples = _limited(examples, settings.limit).sort_by(order)
+    examples = limited(examples, settings.limit).sort_by(order)
     return Asked(benchmark, tasks, splits, examples)
 
 
-def _limited(examples: pa.Table, limit: int | None) -> pa.Table:
+def limited(examples: pa.Table, limit: int | None) -> pa.Table:
     """At most ``limit`` rows a task and split: patients in the order of their hash, so that tasks share notes."""
     if limit is None:
         return examples

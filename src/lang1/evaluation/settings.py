@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, ValidationInfo, field_validator
 
 from lang1.common.settings import Settings
@@ -24,7 +26,24 @@ class EvaluateSettings(Settings):
     note_budget: int | None = Field(
         None, ge=1, description="tokens of the note; null: what the model was finetuned with, else 512"
     )
-    truncation: Policy | None = Field(None, description="part of a long note that stays; null: as finetuned, else head")
+    truncation: Policy | None = Field(
+        None,
+        description="part of a long note that stays: head, tail, head+tail, sections, or sections:NAME,NAME… in order of "
+        "priority; null: as finetuned, else head",
+    )
+    shots: int = Field(
+        0, ge=0, le=64, description="solved examples from train before each note, for models that are not finetuned"
+    )
+    shots_drawn: Literal["balanced", "natural"] = Field("balanced", description="classes in turn, or as they come")
+    shot_budget: int = Field(128, ge=1, description="tokens of a solved example's note")
+    order: Literal["given", "averaged"] = Field(
+        "given", description="options in the given order, or the mean over it and its reverse"
+    )
+    swap_examples: int = Field(
+        100, ge=0, description="examples a task and split asked again with options reversed, to tell what that changes"
+    )
+    processes: int = Field(1, ge=1, le=1_024, description="processes that share the examples, each with a model")
+    launcher: Literal["local", "ray"] = Field("local", description="where they run: here, or on a Ray cluster")
     tokens_per_batch: int = Field(16_384, ge=64, description="padded tokens that a batch may hold")
     device: str = Field("auto", description="auto, cpu or cuda")
     precision: str = Field("auto", description="auto, fp32 or bf16")

@@ -25,7 +25,7 @@ from lang1.common.errors import InputError
 from lang1.text.chart import Chart, fit
 from lang1.text.clean import clean_note
 from lang1.text.tokenizer import Tokenizer
-from lang1.text.truncate import truncate
+from lang1.text.truncate import by_section, edges, truncate
 
 T = TypeVar("T")
 Ints = npt.NDArray[np.int64]
@@ -113,8 +113,8 @@ def encode_groups(
         tokenizer: of the model that will answer.
         questions: the rendered question of each task, from ``Question:`` to ``Answer:``.
         note_budget: the most tokens of a note.
-        truncation: which part of a longer note stays: ``head``, ``tail`` or ``head+tail``. Of a chart, whole notes
-            leave first, by its own rule; the one note that is cut then is cut by this.
+        truncation: which part of a longer note stays (:func:`lang1.text.truncate.check_policy`). Of a chart, whole
+            notes leave first, by its own rule; the one note that is cut then is cut by this.
 
     Raises:
         InputError: a task without a question, or a question without tokens.
@@ -134,12 +134,11 @@ def encode_groups(
     for chunk in chunks(groups, CHUNK):
         # A group made elsewhere need not know of charts.
         charts = [getattr(group, "chart", None) for group in chunk]
-        plain = iter(
-            tokenizer.encode_batch([clean_note(g.text) for g, c in zip(chunk, charts, strict=True) if c is None])
-        )
+        texts = [clean_note(g.text) for g, c in zip(chunk, charts, strict=True) if c is None]
+        plain = zip(texts, tokenizer.encode_batch(texts), strict=True)
         for group, chart in zip(chunk, charts, strict=True):
             if chart is None:
-                kept, left = truncate(next(plain), note_budget, truncation)
+                kept, left = cut_text(*next(plain), tokenizer, note_budget, truncation)
             else:
                 kept, left = encode_chart(chart, tokenizer, note_budget, truncation)
             notes.append(kept)
@@ -164,6 +163,16 @@ def encode_groups(
     )
 
 
+def cut_text(
+    text: str, tokens: npt.NDArray[np.int32], tokenizer: Tokenizer, budget: int, truncation: str
+) -> tuple[npt.NDArray[np.int32], int]:
+    """:func:`lang1.text.truncate.truncate` of a text whose tokens are known; only a cut by section looks at it again."""
+    if len(tokens) <= budget or not by_section(truncation):
+        return truncate(tokens, budget, truncation)
+    found = tokenizer.inner.encode(text, add_special_tokens=False)
+    return truncate(tokens, budget, truncation, text, edges(found))
+
+
 def encode_chart(
     chart: Chart, tokenizer: Tokenizer, budget: int, truncation: str = "head"
 ) -> tuple[npt.NDArray[np.int32], int]:
@@ -171,15 +180,15 @@ def encode_chart(
 
     Headers and notes are tokenized apart, so that what stays reads the same whatever left.
     """
-    bodies = tokenizer.encode_batch(chart.bodies(clean=True))
+    texts = chart.bodies(clean=True)
+    bodies = tokenizer.encode_batch(texts)
     heads = tokenizer.encode_batch(list(chart.headers))
     sizes = [len(body) for body in bodies]
     kept: list[npt.NDArray[np.int32]] = []
-    for head, body, stays in zip(
-        heads, bodies, fit([len(head) for head in heads], sizes, budget, chart.drop), strict=True
-    ):
+    stay = fit([len(head) for head in heads], sizes, budget, chart.drop)
+    for head, text, body, stays in zip(heads, texts, bodies, stay, strict=True):
         if stays >= 0:
-            kept += [head, truncate(body, max(stays, 1), truncation)[0]]
+            kept += [head, cut_text(text, body, tokenizer, max(stays, 1), truncation)[0]]
     tokens = np.concatenate(kept) if kept else np.zeros(0, dtype=np.int32)
     tokens = truncate(tokens, budget, "tail")[0]  # one note whose header alone fills the budget
     return tokens, sum(sizes) + sum(len(head) for head in heads) - len(tokens)

@@ -7,8 +7,9 @@ run. No chat template is applied: the model continues the same text that the pro
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,14 @@ import torch
 
 from lang1.common.errors import ArtefactError, InputError, Lang1Error
 from lang1.common.progress import Meter
+from lang1.evaluation.scorers.prompts import Cutter, Prompted, Spans
+from lang1.evaluation.scorers.shared_prefix import SharedPrefix
 from lang1.metrics.auroc import Floats
 from lang1.model.precision import pick_device, pick_dtype
-from lang1.text.chart import Chart, fit
 from lang1.text.questions import letters
-from lang1.text.truncate import Policy
 
 # Prompts prepared at a time, so that memory does not grow with the benchmark; batches are cut within such a block.
-BLOCK = 2_048
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """One example to answer: the text of a note or of a chart, and which question."""
-
-    text: str
-    task: str
-    chart: Chart | None = None
+BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -90,73 +82,40 @@ class Generalist:
         )
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.tokens = 0
+        self.cutter = Cutter(self._spans)
+        self.shared: SharedPrefix | None = SharedPrefix(self.model, self._keeps_logits, chosen)
 
-    def letter_ids(self, question: str, n_options: int) -> list[int]:
-        """The ids of " A", " B", … as they continue a question.
+    def answer_ids(self, question: str, n_options: int) -> list[list[int]]:
+        """The tokens of " A", " B", … as they continue a question: one each in most vocabularies.
 
         Raises:
-            ArtefactError: a letter is not one token of its own there.
+            ArtefactError: an answer and the question do not stand on tokens of their own, or two answers are the same
+                tokens.
         """
         before = self._bare(question)
-        found: list[int] = []
+        found: list[list[int]] = []
         for letter in letters(n_options):
             ids = self._bare(f"{question} {letter}")
-            if ids[:-1] != before or ids[-1] in found:
+            answer = ids[len(before) :]
+            if ids[: len(before)] != before or not answer or answer in found:
                 raise ArtefactError(
-                    f"{self.folder}: its tokenizer has no single token for the answer ' {letter}' after 'Answer:'; "
+                    f"{self.folder}: its tokenizer has no tokens of its own for the answer ' {letter}' after 'Answer:'; "
                     "this model cannot be scored by option letters."
                 )
-            found.append(ids[-1])
+            found.append(answer)
         return found
 
-    def prompt(self, text: str, question: str, budget: int, policy: Policy = "head") -> tuple[list[int], int]:
+    def prompt(self, text: str, question: str, budget: int, policy: str = "head") -> tuple[list[int], int]:
         """Tokens of note and question, special tokens as the model expects them, and how many note tokens were cut.
 
         The note is cut on a token's edge, then note and question are tokenized as one text, as the model saw text in
         its training. The question is never cut.
         """
-        text, cut = self._cut(text, budget, policy)
-        return self._prefix() + self._bare(text + question), cut
+        return self._prompt(Prompted(text, ""), question, "", budget, policy)
 
-    def chart_prompt(self, chart: Chart, question: str, budget: int, policy: Policy = "head") -> tuple[list[int], int]:
-        """:meth:`prompt` for an input of several notes, from which whole notes leave before one is cut."""
-        bodies = chart.bodies(clean=True)
-        heads, sizes = ([len(self._bare(text)) for text in texts] for texts in (chart.headers, bodies))
-        # Joining pieces can split differently from the pieces alone: two spare tokens a join.
-        kept = fit(heads, sizes, max(1, budget - 2 * (len(bodies) - 1)), chart.drop)
-        text, left = "", 0
-        for head, body, size, cost, stays in zip(chart.headers, bodies, sizes, heads, kept, strict=True):
-            if stays < 0:
-                left += size + cost
-                continue
-            part, cut = self._cut(body, max(stays, 1), policy)
-            text, left = text + head + part, left + cut
-        text, over = self._cut(text, budget, "tail")  # one note whose header alone fills the budget
-        return self._prefix() + self._bare(text + question), left + over
-
-    def _prompt(
-        self, one: Prompted, questions: Mapping[str, str], budgets: Mapping[str, int], policy: Policy
-    ) -> tuple[list[int], int]:
-        question, budget = questions[one.task], budgets[one.task]
-        if one.chart is not None:
-            return self.chart_prompt(one.chart, question, budget, policy)
-        return self.prompt(one.text, question, budget, policy)
-
-    def _cut(self, text: str, budget: int, policy: Policy) -> tuple[str, int]:
-        """A text cut to a budget on a token's edge, and how many tokens were cut."""
-        encoded = self._tokenize(text, add_special_tokens=False, return_offsets_mapping=True)
-        edges = encoded["offset_mapping"]
-        cut = max(0, len(edges) - budget)
-        if cut:
-            if policy == "head":
-                text = text[: edges[budget - 1][1]]
-            elif policy == "tail":
-                text = text[edges[cut][0] :]
-            else:
-                head = (budget + 1) // 2
-                rest = edges[head + cut][0] if head + cut < len(edges) else len(text)
-                text = text[: edges[head - 1][1]] + text[rest:]
-        return text, cut
+    def _prompt(self, one: Prompted, question: str, lead: str, budget: int, policy: str) -> tuple[list[int], int]:
+        text, cut = self.cutter.note(one, budget, policy)
+        return self._prefix() + self._bare(lead + text + question), cut
 
     def answer(
         self,
@@ -164,11 +123,15 @@ class Generalist:
         questions: Mapping[str, str],
         n_options: Mapping[str, int],
         note_budget: int,
-        policy: Policy = "head",
+        policy: str = "head",
         tokens_per_batch: int = 16_384,
         progress: Meter | None = None,
+        leads: Mapping[str, str] | None = None,
     ) -> list[Answer]:
         """Answers in the order of ``examples``; batches hold prompts of similar length.
+
+        Examples of one note that stand together share its pass where the model allows it; see ``shared_prefix.py``.
+        An answer does not depend on what it is batched with beyond 1e-4 in log-probability in fp32, 0.1 in bf16.
 
         Args:
             examples: notes and tasks.
@@ -178,25 +141,76 @@ class Generalist:
             policy: which part of a longer note stays.
             tokens_per_batch: the most padded tokens of a batch.
             progress: told of each example answered.
+            leads: by task, what stands before the note (solved examples); None for nothing.
 
         Raises:
-            ArtefactError: the letters are not single tokens.
+            ArtefactError: the letters cannot be told apart.
             InputError: the model's positions do not hold a question and any of the note.
         """
-        ids = {task: self.letter_ids(questions[task], n_options[task]) for task in questions}
-        budgets = {task: self._budget(questions[task], note_budget) for task in questions}
+        leads = leads or {}
+        ids = {task: self.answer_ids(questions[task], n_options[task]) for task in questions}
+        budgets = {task: self.budget(questions[task], note_budget, leads.get(task, "")) for task in questions}
         found: list[Answer | None] = [None] * len(examples)
         for start in range(0, len(examples), BLOCK):
             block = range(start, min(start + BLOCK, len(examples)))
-            prompts = {i: self._prompt(examples[i], questions, budgets, policy) for i in block}
-            for batch in _batches(prompts, tokens_per_batch):
-                scores = self._last_log_probabilities([prompts[i][0] for i in batch])
-                for row, i in enumerate(batch):
-                    chosen = scores[row, ids[examples[i].task]].double().cpu().numpy()
-                    found[i] = Answer(chosen, prompts[i][1])
-                if progress is not None:
-                    progress.add(len(batch))
+            prompts = {
+                i: self._prompt(examples[i], questions[t], leads.get(t, ""), budgets[t], policy)
+                for i in block
+                for t in [examples[i].task]
+            }
+            wanted = {i: ids[examples[i].task] for i in block}
+            groups = [list(g) for _, g in groupby(block, key=lambda i: examples[i].text)]
+            scores = self._scores({i: prompt for i, (prompt, _) in prompts.items()}, wanted, groups, tokens_per_batch)
+            for i in block:
+                found[i] = Answer(scores[i], prompts[i][1])
+            if progress is not None:
+                progress.add(len(block))
         return [answer for answer in found if answer is not None]
+
+    def _scores(
+        self,
+        prompts: Mapping[int, list[int]],
+        wanted: Mapping[int, list[list[int]]],
+        groups: Sequence[Sequence[int]],
+        tokens_per_batch: int,
+    ) -> dict[int, Floats]:
+        """Log-probability of each answer after each prompt: the sum over the answer's tokens."""
+        totals = {i: np.zeros(len(answers)) for i, answers in wanted.items()}
+        # Each beginning of an answer is a prompt of its own; where letters are single tokens, that is nothing.
+        for begun in sorted({tuple(a[:n]) for answers in wanted.values() for a in answers for n in range(len(a))}):
+            asked = {i: [(c, a) for c, a in enumerate(wanted[i]) if _starts(a, begun)] for i in prompts}
+            longer = {i: [*prompts[i], *begun] for i, some in asked.items() if some}
+            following = {i: [a[len(begun)] for _, a in asked[i]] for i in longer}
+            together = [[i for i in group if i in longer] for group in groups]
+            for i, values in self._next(longer, following, [g for g in together if g], tokens_per_batch):
+                for (c, _), value in zip(asked[i], values, strict=True):
+                    totals[i][c] += value
+        return totals
+
+    def _next(
+        self,
+        prompts: Mapping[int, list[int]],
+        following: Mapping[int, list[int]],
+        groups: Sequence[Sequence[int]],
+        tokens_per_batch: int,
+    ) -> Iterator[tuple[int, Floats]]:
+        """Log-probabilities of some next tokens of each prompt."""
+        alone: list[int] = []
+        if self.shared is None:
+            alone = [i for group in groups for i in group]
+        else:
+            for group in groups:
+                found = self.shared.answer([prompts[i] for i in group], [following[i] for i in group])
+                if found is None:
+                    alone += group
+                else:
+                    self.tokens += found.tokens
+                    yield from zip(group, found.values, strict=True)
+        for batch in _batches({i: prompts[i] for i in alone}, tokens_per_batch):
+            scores = self._last_log_probabilities([prompts[i] for i in batch])
+            self.tokens += sum(len(prompts[i]) for i in batch)
+            for row, i in enumerate(batch):
+                yield i, scores[row, following[i]].double().cpu().numpy()
 
     def _last_log_probabilities(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Log-probabilities of the token after each prompt, ``[B, vocabulary]``, float32."""
@@ -220,24 +234,34 @@ class Generalist:
                 f"{self.folder}: failed on a batch of {len(prompts)} x {width} tokens ({_line(error)}); "
                 "a smaller tokens_per_batch may help."
             ) from error
-        self.tokens += int(lengths.sum())
         at = column if self._keeps_logits else last
         chosen = logits[torch.arange(len(prompts), device=logits.device), at.to(logits.device)]
         return torch.log_softmax(chosen.float(), dim=-1)
 
-    def _budget(self, question: str, note_budget: int) -> int:
-        """The note's budget, cut down where the model's positions do not reach so far."""
+    def budget(self, question: str, note_budget: int, lead: str = "") -> int:
+        """The note's budget, cut down where the model's positions do not reach so far.
+
+        Raises:
+            InputError: they do not hold the question, the solved examples and any of the note.
+        """
         if self.longest is None:
             return note_budget
-        # Two spare tokens: joining note and question can split differently from the two alone.
-        room = self.longest - len(self._bare(question)) - len(self._prefix()) - 2
+        # Two spare tokens a join: note and question can split differently from the two alone. The answer's own tokens.
+        spare = 4 + max(len(ids) for ids in self.answer_ids(question, 2))
+        room = self.longest - len(self._bare(question)) - len(self._bare(lead)) - len(self._prefix()) - spare
         if room < 1:
-            raise InputError(f"{self.folder}: its {self.longest} positions do not hold a question and a note.")
+            raise InputError(
+                f"{self.folder}: its {self.longest} positions do not hold {'solved examples, ' if lead else ''}a question "
+                "and a note."
+            )
         return min(note_budget, room)
 
     def _tokenize(self, text: str, **options: Any) -> Any:
         # split_special_tokens: a note that spells a special token cannot forge one.
         return self.tokenizer(text, split_special_tokens=True, verbose=False, **options)
+
+    def _spans(self, text: str) -> Spans:
+        return list(self._tokenize(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"])
 
     def _bare(self, text: str) -> list[int]:
         return list(self._tokenize(text, add_special_tokens=False)["input_ids"])
@@ -252,11 +276,15 @@ class Generalist:
         raise Lang1Error(f"{self.folder}: its tokenizer changes a text when it adds special tokens.")
 
 
-def _batches(prompts: Mapping[int, tuple[list[int], int]], tokens_per_batch: int) -> list[list[int]]:
+def _starts(answer: Sequence[int], begun: Sequence[int]) -> bool:
+    return len(answer) > len(begun) and list(answer[: len(begun)]) == list(begun)
+
+
+def _batches(prompts: Mapping[int, list[int]], tokens_per_batch: int) -> list[list[int]]:
     """Examples grouped by length, so that little is padded; each batch within the budget of padded tokens."""
     batches: list[list[int]] = []
-    for i in sorted(prompts, key=lambda i: (len(prompts[i][0]), i)):
-        width = len(prompts[i][0])  # ascending, so the newcomer is the widest
+    for i in sorted(prompts, key=lambda i: (len(prompts[i]), i)):
+        width = len(prompts[i])  # ascending, so the newcomer is the widest
         if batches and (len(batches[-1]) + 1) * width <= tokens_per_batch:
             batches[-1].append(i)
         else:
