@@ -70,7 +70,9 @@ def variants(chosen: Asked, settings: EvaluateSettings, shots: int, cut: Cut) ->
     ways = [(GIVEN, False, chosen)]
     some = None if settings.order == "averaged" else settings.swap_examples
     if some is None or some > 0:
-        ways.append((SWAPPED, True, chosen if some is None else replace(chosen, examples=limited(chosen.examples, some))))
+        ways.append(
+            (SWAPPED, True, chosen if some is None else replace(chosen, examples=limited(chosen.examples, some)))
+        )
     drawn = {task: draw_shots(chosen, task, shots, settings) for task in chosen.tasks} if shots else {}
     found = []
     for name, swapped, part in ways:

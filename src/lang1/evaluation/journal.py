@@ -33,7 +33,7 @@ class Journal:
         self.lines: dict[str, dict[str, Any]] = {}
         self.unkeyed: list[dict[str, Any]] = []
         self._lock = threading.Lock()
-        self._head = json.dumps({"run": run}, sort_keys=True, default=str)
+        self._head = _head(run)
         whole = self._read()
         try:
             self._stream = file.open("r+b" if whole else "wb")
@@ -48,25 +48,16 @@ class Journal:
         """Take over what an earlier run left; returns the length of the whole lines of it."""
         if not self.file.is_file():
             return 0
-        content = self.file.read_bytes()
-        content = content[: content.rfind(b"\n") + 1]
-        first, _, rest = content.partition(b"\n")
-        if first.decode(errors="replace") != self._head:
-            if content:
+        same, found, place = _parse(self.file.read_bytes(), self._head)
+        if not same:
+            if self.file.stat().st_size:
                 self.file.replace(self.file.with_name(f"{self.file.name}.other"))
             return 0
-        place = len(first) + 1
-        for raw in rest.splitlines(keepends=True):
-            try:
-                line = json.loads(raw)
-            except ValueError:  # damaged: what stands before it is kept, the rest is asked again
-                return place
-            place += len(raw)
-            key = line.get("key")
-            if key is None:
+        for line in found:
+            if line.get("key") is None:
                 self.unkeyed.append(line)
             else:
-                self.lines.setdefault(key, line)
+                self.lines.setdefault(line["key"], line)
         return place
 
     def __enter__(self) -> Journal:
@@ -96,3 +87,35 @@ class Journal:
         self._stream.write(text.encode() + b"\n")
         self._stream.flush()
         os.fsync(self._stream.fileno())
+
+
+def read_lines(file: Path, run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The keyed lines of another process's journal, as far as it is written; none where it is of another run."""
+    _, found, _ = _parse(file.read_bytes(), _head(run))
+    lines: dict[str, dict[str, Any]] = {}
+    for line in found:
+        if line.get("key") is not None:
+            lines.setdefault(line["key"], line)
+    return lines
+
+
+def _head(run: Mapping[str, Any]) -> str:
+    return json.dumps({"run": run}, sort_keys=True, default=str)
+
+
+def _parse(content: bytes, head: str) -> tuple[bool, list[dict[str, Any]], int]:
+    """Whether a journal is of this run, its whole lines, and where they end."""
+    content = content[: content.rfind(b"\n") + 1]
+    first, _, rest = content.partition(b"\n")
+    if first.decode(errors="replace") != head:
+        return False, [], 0
+    found: list[dict[str, Any]] = []
+    place = len(first) + 1
+    for raw in rest.splitlines(keepends=True):
+        try:
+            line = json.loads(raw)
+        except ValueError:  # damaged: what stands before it is kept, the rest is asked again
+            break
+        found.append(line)
+        place += len(raw)
+    return True, found, place

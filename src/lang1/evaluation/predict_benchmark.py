@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lang1.common.artefact import Draft, Folder, InputRef, content_fingerprint, file_sha256, new_folder, open_folder
+from lang1.common.artefact import (
+    Draft,
+    Folder,
+    InputRef,
+    content_fingerprint,
+    file_sha256,
+    new_folder,
+    open_folder,
+    partial_path,
+)
 from lang1.common.errors import InputError, SettingsError
 from lang1.common.identity import read_patient_hashes
 from lang1.common.predictions import REGIMES
 from lang1.common.progress import QUIET_SECONDS, Meter, say
+from lang1.evaluation.asking import GIVEN, SWAPPED, train_shares, variants
 from lang1.evaluation.examples import Asked, asked
+from lang1.evaluation.journal import SUFFIX, Journal
 from lang1.evaluation.predictions import (
     FILE,
     KIND,
@@ -28,14 +40,15 @@ from lang1.evaluation.predictions import (
     read_prediction_file,
     write_predictions,
 )
+from lang1.evaluation.replies import Reply, about_answers, merged
 from lang1.evaluation.scorers.baselines import BASELINES
+from lang1.evaluation.scorers.local import Kind
+from lang1.evaluation.scorers.server import Server, cost_of, replies_of
+from lang1.evaluation.scorers.server_settings import ServerSettings, read_server
 from lang1.evaluation.settings import DEFAULT_NOTE_BUDGET, EvaluateSettings
+from lang1.evaluation.shards import FREE, JOB, Job, answer_all, answer_ranks, plain, torchrun_rank
 from lang1.metrics.auroc import Floats
-from lang1.model.answering import score_groups
-from lang1.model.precision import pick_device, pick_dtype
-from lang1.model.store import load_model
 from lang1.remede.benchmark import Benchmark
-from lang1.text.clean import clean_note
 
 MOST_IDS_SHOWN = 3
 
@@ -64,54 +77,18 @@ def evaluate_model(
     Args:
         model: model folder.
         benchmark: benchmark folder.
-        out: predictions folder to write.
+        out: predictions folder to write; a run that was stopped goes on.
         settings: what is scored and how notes are cut.
-        regime: zero-shot, finetuned or joint.
+        regime: zero-shot, finetuned or joint; zero-shot becomes few-shot with ``shots``.
         name: the model's name in tables; None takes the name in its configuration.
 
     Raises:
         ArtefactError: a folder is missing, damaged or of another kind.
         SettingsError: an unknown task, split or regime.
+        InputError: scores that are no numbers, or too few train rows for the shots.
     """
-    _known_regime(regime)
-    folder, bench = open_folder(model, "model"), Benchmark.open(benchmark)
-    chosen = asked(bench, settings)
-    device = pick_device(settings.device)
-    loaded = load_model(model, device, pick_dtype(device, settings.precision))
-    budget, truncation = note_limits(folder, settings)
-    name = name or loaded.model.name
-    with _drafted(out, chosen, settings, {"model": folder}) as draft:
-        started = time.monotonic()
-        with Meter(f"{name}, {regime}", chosen.examples.num_rows, "examples") as meter:
-            table = score_groups(
-                loaded.model,
-                loaded.tokenizer,
-                chosen.groups(),
-                chosen.questions(),
-                chosen.n_options(),
-                budget,
-                truncation,
-                settings.tokens_per_batch,
-                meter,
-            )
-        rows = range(len(table))
-        answers = Answers(
-            table.example_ids,
-            [table.probabilities(i) for i in rows],
-            [table.option_mass(i) for i in rows],
-            table.truncated,
-        )
-        draft.extra.update(
-            cost=_cost(table.tokens, started, str(device)),
-            parameters=folder.manifest.extra.get("parameters"),
-            note_budget=budget,
-            truncation=truncation,
-            training_seed=folder.manifest.settings.get("seed"),
-            seen_subjects=_seen(folder, chosen.examples),
-            overlap=list(folder.manifest.extra.get("overlap", [])),
-        )
-        _fill(draft, chosen, answers, name, regime)
-    return out
+    folder = open_folder(model, "model")
+    return _evaluate_local("own", folder.ref(), folder, benchmark, out, settings, regime, name)
 
 
 def evaluate_generalist(
@@ -123,47 +100,180 @@ def evaluate_generalist(
     name: str | None = None,
     regime: str = "zero-shot",
 ) -> Path:
-    """Score any Hugging Face causal language model folder by its option letters; see ``scorers/generalist.py``.
+    """Score a model that is not this package's own: a Hugging Face causal LM folder, or a server described in a YAML.
+
+    See ``scorers/generalist.py`` and ``scorers/server_settings.py``; arguments as for :func:`evaluate_model`.
 
     Raises:
         ArtefactError: transformers is missing, or the folder cannot be used.
+        SettingsError: the server's description is wrong, or its address lies outside and may not.
+        ServerError: the server failed for good, or would cost more than permitted; what was answered is kept.
     """
-    from lang1.evaluation.scorers.generalist import Generalist, Prompted, softmax
+    if folder.is_file():
+        return evaluate_server(folder, benchmark, out, settings, name=name, regime=regime)
+    ref = InputRef(path=str(folder.resolve()), kind="huggingface", fingerprint=content_fingerprint(folder))
+    return _evaluate_local("huggingface", ref, None, benchmark, out, settings, regime, name or folder.name)
 
-    _known_regime(regime)
+
+def _evaluate_local(
+    kind: Kind,
+    ref: InputRef,
+    folder: Folder | None,
+    benchmark: Path,
+    out: Path,
+    settings: EvaluateSettings,
+    regime: str,
+    name: str | None,
+) -> Path:
+    regime, shots = _with_shots(regime, settings)
     bench = Benchmark.open(benchmark)
     chosen = asked(bench, settings)
-    scorer = Generalist(folder, settings.device, settings.precision)
-    name = name or folder.name
-    budget, truncation = settings.note_budget or DEFAULT_NOTE_BUDGET, settings.truncation or "head"
-    ids: list[str] = []
-    prompts: list[Prompted] = []
-    for group in chosen.groups():
-        text = clean_note(group.text)
-        for item in group.items:
-            ids.append(item.example_id)
-            prompts.append(Prompted(text, item.task, group.chart))
-    ref = InputRef(path=str(folder.resolve()), kind="huggingface", fingerprint=content_fingerprint(folder))
+    budget, truncation = note_limits(folder, settings)
+    job = Job(
+        kind=kind,
+        model=Path(ref.path),
+        model_fingerprint=ref.fingerprint,
+        benchmark=benchmark.resolve(),
+        benchmark_fingerprint=bench.folder.fingerprint,
+        settings=plain(settings),
+        note_budget=budget,
+        truncation=truncation,
+        shots=shots,
+        what=f"{name or Path(ref.path).name}, {regime}",
+    )
+    rank, world = torchrun_rank()
+    if rank:
+        partial_path(out).mkdir(parents=True, exist_ok=True)
+        answer_ranks(job, partial_path(out))
+        return out
     with _drafted(out, chosen, settings, {"model": ref}) as draft:
         started = time.monotonic()
-        with Meter(f"{name}, {regime}", len(prompts), "examples") as meter:
-            found = scorer.answer(
-                prompts, chosen.questions(), chosen.n_options(), budget, truncation, settings.tokens_per_batch, meter
-            )
-        answers = Answers(
-            ids,
-            [softmax(answer.log_probabilities) for answer in found],
-            [float(np.exp(answer.log_probabilities).sum()) for answer in found],
-            [answer.truncated for answer in found],
-        )
+        found = answer_all(job, draft.path) if world == 1 else answer_ranks(job, draft.path)
+        assert found is not None
+        replies, tokens, facts = found
+        _tidy(draft)
         draft.extra.update(
-            cost=_cost(scorer.tokens, started, str(scorer.device)),
-            parameters=scorer.parameters,
+            cost=_cost(tokens, started, facts["device"]),
+            parameters=facts["parameters"],
             note_budget=budget,
             truncation=truncation,
         )
-        _fill(draft, chosen, answers, name, regime)
+        if folder is not None:
+            draft.extra.update(
+                parameters=folder.manifest.extra.get("parameters"),
+                training_seed=folder.manifest.settings.get("seed"),
+                seen_subjects=_seen(folder, chosen.examples),
+            )
+        _fill_replies(draft, chosen, settings, replies, shots, name or str(facts["name"]), regime)
     return out
+
+
+def evaluate_server(
+    file: Path,
+    benchmark: Path,
+    out: Path,
+    settings: EvaluateSettings,
+    *,
+    name: str | None = None,
+    regime: str = "zero-shot",
+) -> Path:
+    """Score a served model; see ``scorers/server_settings.py`` for its description and :func:`evaluate_model`.
+
+    A run that was stopped goes on, also under a higher cap; every example is answered once.
+    """
+    regime, shots = _with_shots(regime, settings)
+    server = read_server(file)
+    chosen = asked(Benchmark.open(benchmark), settings)
+    name = name or server.shown
+    budget, truncation = note_limits(None, settings)
+    ref = InputRef(path=str(file.resolve()), kind="server", fingerprint=file_sha256(file))
+    # Limits, prices and patience may change between two tries of a run; what is asked may not.
+    free = {"timeout", "retries", "backoff", "longest_wait", "concurrency", "requests_per_minute", "tokens_per_minute"}
+    free |= {"price_in", "price_out", "currency", "most_cost", "allow_remote", "api_key_env", "url", "name", "refused"}
+    run = {
+        "server": server.model_dump(mode="json", exclude=free),
+        "benchmark": chosen.benchmark.folder.fingerprint,
+        "settings": plain(settings).model_dump(mode="json", exclude=FREE),
+        "shots": shots,
+    }
+    with _drafted(out, chosen, settings, {"model": ref}) as draft:
+        started = time.monotonic()
+        rules = {task: _rule(server, chosen, task) for task in chosen.tasks}
+        with Journal(draft.path / f"answers{SUFFIX}", run) as journal:
+            scorer = Server(server, journal, seed=settings.seed, note_budget=budget, policy=truncation, rules=rules)
+            try:
+                ways = variants(chosen, settings, shots, scorer.cut)
+                total = sum(way.asked.examples.num_rows for way in ways)
+                with Meter(f"{name}, {regime}", total, "examples") as meter:
+                    for way in ways:
+                        scorer.answer(way.name, way.asked.groups(), way.questions, meter)
+            finally:
+                scorer.client.close()
+            replies = {way.name: replies_of(journal, way.name) for way in ways}
+            cost = cost_of(journal, server.currency)
+        draft.extra.update(
+            cost={**_cost(cost["prompt_tokens"] + cost["answer_tokens"], started, "server"), **cost},
+            parameters=None,
+            note_budget=budget,
+            truncation=truncation,
+            server=server.model_dump(mode="json", exclude={"url"}),
+            unparsed_rule=server.unparsed,
+        )
+        _fill_replies(draft, chosen, settings, replies, shots, name, regime)
+    return out
+
+
+def _with_shots(regime: str, settings: EvaluateSettings) -> tuple[str, int]:
+    """The regime and how many solved examples it gets: only a model that was not finetuned gets any."""
+    _known_regime(regime)
+    if settings.shots and regime in ("zero-shot", "few-shot"):
+        return "few-shot", settings.shots
+    return regime, 0
+
+
+def _rule(server: ServerSettings, chosen: Asked, task: str) -> Floats:
+    classes = chosen.n_options()[task]
+    return train_shares(chosen, task) if server.unparsed == "train" else np.full(classes, 1 / classes)
+
+
+def _tidy(draft: Draft) -> None:
+    """Remove what processes wrote for each other."""
+    for pattern in ("answers-*", "process-*.log", JOB):
+        for file in draft.path.glob(pattern):
+            file.unlink()
+
+
+def _fill_replies(
+    draft: Draft,
+    chosen: Asked,
+    settings: EvaluateSettings,
+    replies: Mapping[str, Mapping[str, Reply]],
+    shots: int,
+    name: str,
+    regime: str,
+) -> None:
+    averaged = settings.order == "averaged"
+    answers = Answers([], [], [], [])
+    assert answers.option_mass is not None and answers.truncated is not None
+    for example, reply in replies[GIVEN].items():
+        probabilities, mass = merged(reply, replies[SWAPPED][example] if averaged else None)
+        answers.example_ids.append(example)
+        answers.probabilities.append(probabilities)
+        answers.option_mass.append(mass)
+        answers.truncated.append(reply.truncated)
+    tasks = {task: chosen.of(task)["example_id"].to_pylist() for task in chosen.tasks}
+    draft.extra.update(
+        answering=about_answers(replies, GIVEN, tasks),
+        order=settings.order,
+        shots=shots,
+        prompts=_prompt_prints(chosen),
+    )
+    _fill(draft, chosen, answers, name, regime)
+
+
+def _prompt_prints(chosen: Asked) -> dict[str, str]:
+    """SHA-256 of each task's rendered question: two runs with one hash asked the same."""
+    return {task: hashlib.sha256(text.encode()).hexdigest() for task, text in chosen.questions().items()}
 
 
 def evaluate_baseline(name: str, benchmark: Path, out: Path, settings: EvaluateSettings) -> Path:
@@ -253,9 +363,9 @@ def import_predictions(
     return out
 
 
-def note_limits(folder: Folder, settings: EvaluateSettings) -> tuple[int, Any]:
+def note_limits(folder: Folder | None, settings: EvaluateSettings) -> tuple[int, str]:
     """Note budget and truncation: as set, else as the model was finetuned, else 512 tokens and the head."""
-    made = folder.manifest.extra
+    made = {} if folder is None else folder.manifest.extra
     budget = settings.note_budget or made.get("note_budget") or DEFAULT_NOTE_BUDGET
     return int(budget), settings.truncation or made.get("truncation") or "head"
 
@@ -265,7 +375,8 @@ def _drafted(
     out: Path, chosen: Asked, settings: EvaluateSettings, inputs: Mapping[str, Folder | InputRef]
 ) -> Iterator[Draft]:
     bench = chosen.benchmark.folder
-    with new_folder(out, KIND, inputs={**inputs, "benchmark": bench}, settings=settings) as draft:
+    resume = "model" in inputs  # answers that a model or a server gave are kept when a run stops
+    with new_folder(out, KIND, inputs={**inputs, "benchmark": bench}, settings=settings, resume=resume) as draft:
         draft.extra["benchmark"] = {"path": str(bench.path.resolve()), "fingerprint": bench.fingerprint}
         yield draft
 

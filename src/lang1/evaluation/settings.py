@@ -28,8 +28,8 @@ class EvaluateSettings(Settings):
     )
     truncation: Policy | None = Field(
         None,
-        description="part of a long note that stays: head, tail, head+tail, sections, or sections:NAME,NAME… in order of "
-        "priority; null: as finetuned, else head",
+        description="part of a long note that stays: head, tail, head+tail, sections, or sections:NAME,NAME…; "
+        "null: as finetuned, else head",
     )
     shots: int = Field(
         0, ge=0, le=64, description="solved examples from train before each note, for models that are not finetuned"

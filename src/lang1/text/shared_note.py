@@ -105,6 +105,7 @@ def encode_groups(
     questions: Mapping[str, str],
     note_budget: int,
     truncation: str = "head",
+    lead: Sequence[int] = (),
 ) -> EncodedGroups:
     """Clean, tokenize and cut notes, and tokenize their questions apart.
 
@@ -115,6 +116,7 @@ def encode_groups(
         note_budget: the most tokens of a note.
         truncation: which part of a longer note stays (:func:`lang1.text.truncate.check_policy`). Of a chart, whole
             notes leave first, by its own rule; the one note that is cut then is cut by this.
+        lead: tokens that stand before every note (solved examples), outside its budget.
 
     Raises:
         InputError: a task without a question, or a question without tokens.
@@ -125,6 +127,7 @@ def encode_groups(
     for task, tokens in zip(tasks, asked, strict=True):
         if not len(tokens):
             raise InputError(f"task '{task}': its question is empty.")
+    before = np.asarray(lead, dtype=np.int32)
     notes: list[npt.NDArray[np.int32]] = []
     cut: list[int] = []
     counts: list[int] = []
@@ -141,7 +144,7 @@ def encode_groups(
                 kept, left = cut_text(*next(plain), tokenizer, note_budget, truncation)
             else:
                 kept, left = encode_chart(chart, tokenizer, note_budget, truncation)
-            notes.append(kept)
+            notes.append(np.concatenate([before, kept]) if len(before) else kept)
             cut.append(left)
             counts.append(len(group.items))
             for item in group.items:
@@ -166,7 +169,7 @@ def encode_groups(
 def cut_text(
     text: str, tokens: npt.NDArray[np.int32], tokenizer: Tokenizer, budget: int, truncation: str
 ) -> tuple[npt.NDArray[np.int32], int]:
-    """:func:`lang1.text.truncate.truncate` of a text whose tokens are known; only a cut by section looks at it again."""
+    """:func:`lang1.text.truncate.truncate` of a text whose tokens are known; only a cut by section reads it again."""
     if len(tokens) <= budget or not by_section(truncation):
         return truncate(tokens, budget, truncation)
     found = tokenizer.inner.encode(text, add_special_tokens=False)

@@ -169,5 +169,7 @@ def cut_text(text: str, spans: Sequence[tuple[int, int]], budget: int, policy: s
     parts = []
     for run in runs:
         first, last = int(run[0]), int(run[-1])
-        parts.append(text[0 if not first else spans[first][0] : len(text) if last + 1 == len(spans) else spans[last][1]])
+        parts.append(
+            text[0 if not first else spans[first][0] : len(text) if last + 1 == len(spans) else spans[last][1]]
+        )
     return "".join(parts), len(spans) - budget

@@ -99,7 +99,7 @@ class Generalist:
             answer = ids[len(before) :]
             if ids[: len(before)] != before or not answer or answer in found:
                 raise ArtefactError(
-                    f"{self.folder}: its tokenizer has no tokens of its own for the answer ' {letter}' after 'Answer:'; "
+                    f"{self.folder}: its tokenizer has no tokens of its own for ' {letter}' after 'Answer:'; "
                     "this model cannot be scored by option letters."
                 )
             found.append(answer)
@@ -251,8 +251,8 @@ class Generalist:
         room = self.longest - len(self._bare(question)) - len(self._bare(lead)) - len(self._prefix()) - spare
         if room < 1:
             raise InputError(
-                f"{self.folder}: its {self.longest} positions do not hold {'solved examples, ' if lead else ''}a question "
-                "and a note."
+                f"{self.folder}: its {self.longest} positions do not hold "
+                f"{'solved examples, ' if lead else ''}a question and a note."
             )
         return min(note_budget, room)
 

@@ -243,7 +243,9 @@ class Client:
             if number < self.settings.retries:
                 self._sleep(min(wait, self.settings.longest_wait))
         if isinstance(last, NoLogProbabilities):
-            raise ServerError(f"{self.settings.url}: {last}; set mode: sample, or serve the model with log-probabilities.")
+            raise ServerError(
+                f"{self.settings.url}: {last}; set mode: sample, or serve the model with log-probabilities."
+            )
         raise ServerError(
             f"{self.settings.url} failed {self.settings.retries + 1} times ({failure}); what was answered is kept: run "
             "the same command again to go on."

@@ -119,7 +119,9 @@ def check_address(settings: ServerSettings) -> bool:
     except OSError as error:
         if settings.allow_remote:  # a proxy may know the name
             return True
-        raise SettingsError(f"url: the name '{host}' is unknown here ({error.strerror}); check {settings.url}.") from None
+        raise SettingsError(
+            f"url: the name '{host}' is unknown here ({error.strerror}); check {settings.url}."
+        ) from None
     outside = sorted(one for one in found if not _inside(one))
     if outside and not settings.allow_remote:
         raise SettingsError(

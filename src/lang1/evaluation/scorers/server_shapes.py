@@ -54,7 +54,9 @@ class Read:
 def usage(reply: Mapping[str, Any]) -> Usage:
     """Billed tokens of a reply."""
     found = reply.get("usage")
-    counts = [found.get(name) if isinstance(found, Mapping) else None for name in ("prompt_tokens", "completion_tokens")]
+    counts = [
+        found.get(name) if isinstance(found, Mapping) else None for name in ("prompt_tokens", "completion_tokens")
+    ]
     whole = [int(n) if isinstance(n, int) and n >= 0 else None for n in counts]
     return Usage(whole[0], whole[1])
 

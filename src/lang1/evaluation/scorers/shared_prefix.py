@@ -1,4 +1,4 @@
-"""A note that several questions share, read once by a transformers model: its keys and values, then a branch a question.
+"""A note that several questions share, read once by a transformers model: keys and values, then a branch a question.
 
 Prompts of one note begin with the same tokens. Those pass through the model once; the cache of keys and values is
 handed to every question, which only computes its own tokens. The prompts' tokens are the same as if each were asked
@@ -54,7 +54,15 @@ class SharedPrefix:
             return None
         try:
             found = self._answer(prompts, following, common)
-        except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            AttributeError,
+            IndexError,
+            KeyError,
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             if self.usable is None:
                 self._give_up(f"{type(error).__name__}")
                 return None
