@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ QUESTIONS = {
     "length_of_stay": render_question("length_of_stay", ["0 to 2 days", "3 days", "4 to 5 days", "more than 5 days"]),
 }
 N_OPTIONS = {"readmission": 2, "length_of_stay": 4}
+WINDOWS = ["sliding_attention", "full_attention"]
 NOTES = [
     "Admitted with chest pain. BP 140/90, creatinine 1.9. Home on aspirin 81 mg.",
     "Fever and cough for 3 days, oxygen at 2 L. <|endoftext|> Discharged to rehab after antibiotics. " * 3,
@@ -140,14 +142,84 @@ def test_folders_that_cannot_be_used_are_refused_in_one_line(
         Generalist(folder)
 
 
-def test_letters_that_are_not_single_tokens_are_refused(folder: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
+def without_merges(folder: Path, out: Path) -> Path:
+    """The same model with a vocabulary of single bytes, in which " A" is two tokens."""
+    out.mkdir()
     for file in folder.iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
-    content = json.loads((broken / "tokenizer.json").read_text())
+        (out / file.name).write_bytes(file.read_bytes())
+    content = json.loads((out / "tokenizer.json").read_text())
     content["model"]["merges"] = []
     content["model"]["vocab"] = {k: v for k, v in content["model"]["vocab"].items() if len(k) == 1 or v < 2}
-    (broken / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(ArtefactError, match="no single token"):
-        Generalist(broken, device="cpu").answer([Prompted("x", "readmission")], QUESTIONS, N_OPTIONS, 8)
+    (out / "tokenizer.json").write_text(json.dumps(content))
+    return out
+
+
+def test_letters_of_several_tokens_are_scored_by_their_sum(folder: Path, tmp_path: Path) -> None:
+    model = Generalist(without_merges(folder, tmp_path / "bytes"), device="cpu", precision="fp32")
+    questions = {"readmission": render_question("readmission", ["No", "Yes"])}
+    answers = model.answer_ids(questions["readmission"], 2)
+    assert [len(answer) for answer in answers] == [2, 2]
+    found = model.answer([Prompted("Fall.", "readmission")] * 2, questions, {"readmission": 2}, 8)
+    prompt, _ = model.prompt("Fall.", questions["readmission"], 8)
+    for option, answer in enumerate(answers):
+        with torch.no_grad():
+            logits = model.model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+        right = sum(float(logits[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
+        assert found[0].log_probabilities[option] == pytest.approx(right, abs=1e-4)
+        assert found[1].log_probabilities[option] == pytest.approx(right, abs=1e-4)
+
+
+def test_an_answer_that_melts_into_the_question_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Generalist(folder, device="cpu", precision="fp32")
+    plain = model._bare
+    monkeypatch.setattr(model, "_bare", lambda text: [*plain(text)[:-2], 7] if text.endswith(" A") else plain(text))
+    with pytest.raises(ArtefactError, match="no tokens of its own for ' A'"):
+        model.answer([Prompted("x", "readmission")], QUESTIONS, N_OPTIONS, 8)
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "Llama": {"num_key_value_heads": 2},
+    "GPT2": {},
+    "GPTNeoX": {},
+    "Gemma3": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 16, "layer_types": WINDOWS},
+    "Mistral": {"num_key_value_heads": 2, "sliding_window": 24},
+    "Qwen3": {"num_key_value_heads": 2, "head_dim": 8},
+    "Mamba": {"state_size": 4},
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_shared_note_gives_what_each_question_gets_alone(kind: str, folder: Path, tmp_path: Path) -> None:
+    shape = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
+    name = "Gemma3Text" if kind == "Gemma3" else kind
+    config = getattr(transformers, f"{name}Config")(
+        **shape,
+        vocab_size=600,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        **SHAPES[kind],
+    )
+    torch.manual_seed(1)
+    network = getattr(transformers, f"{kind}LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM")(config)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.dim() > 1:
+                weight.mul_(4)
+    network.save_pretrained(tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / file).write_bytes((folder / file).read_bytes())
+    model = Generalist(tmp_path, device="cpu", precision="fp32")
+    texts = [NOTES[1], "Fall at home. " * 12, NOTES[1] + " Again."]
+    examples = [Prompted(text, task) for text in texts for task in QUESTIONS]
+    shared = model.answer(examples, QUESTIONS, N_OPTIONS, 100)
+    tokens, model.tokens = model.tokens, 0
+    assert model.shared is not None and model.shared.usable is (kind != "Mamba")
+    model.shared = None
+    alone = model.answer(examples, QUESTIONS, N_OPTIONS, 100, tokens_per_batch=64)
+    for one, other in zip(shared, alone, strict=True):
+        assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
+        assert one.truncated == other.truncated
+    assert np.ptp([a.log_probabilities[0] for a in alone]) > 1e-3
+    assert tokens < 0.8 * model.tokens or kind == "Mamba"

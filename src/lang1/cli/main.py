@@ -209,7 +209,11 @@ def evaluate(
         list[Path] | None, typer.Option("--zero-shot", help="Another model, before finetuning, to compare with.")
     ] = None,
     generalist: Annotated[
-        list[Path] | None, typer.Option("--generalist", help="A Hugging Face causal LM folder, zero-shot.")
+        list[Path] | None,
+        typer.Option(
+            "--generalist",
+            help="A Hugging Face causal LM folder, or a YAML that describes a server (docs/evaluation.md); repeatable.",
+        ),
     ] = None,
     baseline: Annotated[
         list[str] | None,
@@ -225,7 +229,8 @@ def evaluate(
     """Score a model on a benchmark, beside baselines, generalists and other predictions, and draw the report.
 
     Example: `lang1 evaluate ./finetuned ./benchmark ./evaluation --zero-shot ./model --baseline tfidf-lr
-    --predictions ./hospitals/truth/riverside`
+    --predictions ./hospitals/truth/riverside`, or against a model that is served here, with two solved examples:
+    `lang1 evaluate ./finetuned ./benchmark ./evaluation --generalist ./server.yaml shots=2`
     """
     from lang1.evaluation.settings import EvaluateSettings
     from lang1.study.evaluation_study import evaluation_study

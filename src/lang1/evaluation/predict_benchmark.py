@@ -187,11 +187,8 @@ def evaluate_server(
     name = name or server.shown
     budget, truncation = note_limits(None, settings)
     ref = InputRef(path=str(file.resolve()), kind="server", fingerprint=file_sha256(file))
-    # Limits, prices and patience may change between two tries of a run; what is asked may not.
-    free = {"timeout", "retries", "backoff", "longest_wait", "concurrency", "requests_per_minute", "tokens_per_minute"}
-    free |= {"price_in", "price_out", "currency", "most_cost", "allow_remote", "api_key_env", "url", "name", "refused"}
     run = {
-        "server": server.model_dump(mode="json", exclude=free),
+        "server": server.identity(),
         "benchmark": chosen.benchmark.folder.fingerprint,
         "settings": plain(settings).model_dump(mode="json", exclude=FREE),
         "shots": shots,

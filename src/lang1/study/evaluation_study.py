@@ -8,6 +8,7 @@ from typing import Any
 
 from lang1.common.artefact import open_folder
 from lang1.common.errors import SettingsError
+from lang1.evaluation.scorers.server_settings import read_server
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.remede.benchmark import Benchmark
 from lang1.study.spec import StepSpec, StudySpec
@@ -55,11 +56,12 @@ def evaluation_study(
         # The name comes from the model's settings: a model and its zero-shot self share it.
         add(f"model-{path.name}", "evaluate", {"model": str(path), "benchmark": bench}, {"regime": regime})
     for path in generalists:
+        name = read_server(path).shown if path.is_file() else path.name
         add(
-            f"generalist-{path.name}",
+            f"generalist-{path.stem if path.is_file() else path.name}",
             "generalist",
             {"folder": str(path), "benchmark": bench},
-            {"regime": "zero-shot", "name": path.name},
+            {"regime": "zero-shot", "name": name},
         )
     for name in baselines:
         add(f"baseline-{name}", "baseline", {"benchmark": bench}, {"baseline": name})

@@ -13,7 +13,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,14 @@ Inputs = Mapping[str, Path | list[Path]]
 class StepKind:
     """A kind of step: its settings, the roles of its inputs, and the function that writes the folder.
 
-    ``roles`` maps each role to True where it is required.
+    ``roles`` maps each role to True where it is required; ``prints`` says for files of a role what of them counts,
+    where that is not all of their bytes.
     """
 
     settings: type[BaseModel]
     roles: Mapping[str, bool]
     run: Callable[[Inputs, Any, Path], object]
+    prints: Mapping[str, Callable[[Path], str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _resolve_one(reference: str, spec: StudySpec, out: Path, source: str, step: 
 
 def _key(step: Planned, inputs: Inputs) -> str:
     prints = {
-        role: [_fingerprint(p) for p in (value if isinstance(value, list) else [value])]
+        role: [_fingerprint(p, step.kind.prints.get(role)) for p in (value if isinstance(value, list) else [value])]
         for role, value in inputs.items()
     }
     text = json.dumps(
@@ -193,7 +195,9 @@ def _key(step: Planned, inputs: Inputs) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _fingerprint(path: Path) -> str:
+def _fingerprint(path: Path, print_of: Callable[[Path], str] | None = None) -> str:
+    if print_of is not None and path.is_file():
+        return print_of(path)
     kinds = ("simulation", "records", "benchmark", "corpus", "model", "predictions", "results")
     if path.is_dir() and not (path / MANIFEST).exists() and (path / "config.json").is_file():
         return content_fingerprint(path)  # a model from elsewhere, in the Hugging Face layout

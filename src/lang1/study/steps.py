@@ -115,6 +115,12 @@ def _generalist(inputs: Inputs, settings: EvaluateStep, out: Path) -> None:
     evaluate_generalist(_one(inputs, "folder"), _one(inputs, "benchmark"), out, settings, name=settings.name)
 
 
+def _server_print(file: Path) -> str:
+    from lang1.evaluation.scorers.server_settings import server_print
+
+    return server_print(file)
+
+
 def _predictions(inputs: Inputs, settings: PredictionsStep, out: Path) -> None:
     from lang1.evaluation.predict_benchmark import import_predictions
 
@@ -148,7 +154,7 @@ STEP_KINDS: dict[str, StepKind] = {
     "finetune": StepKind(FinetuneSettings, {"model": True, "benchmark": True}, _finetune),
     "evaluate": StepKind(EvaluateStep, {"model": True, "benchmark": True}, _evaluate),
     "baseline": StepKind(BaselineStep, {"benchmark": True}, _baseline),
-    "generalist": StepKind(EvaluateStep, {"folder": True, "benchmark": True}, _generalist),
+    "generalist": StepKind(EvaluateStep, {"folder": True, "benchmark": True}, _generalist, {"folder": _server_print}),
     "predictions": StepKind(PredictionsStep, {"file": True, "benchmark": True}, _predictions),
     "report": StepKind(ReportStep, {"benchmark": True, "predictions": True, "models": False}, _report),
 }

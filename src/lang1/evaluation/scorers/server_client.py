@@ -196,6 +196,7 @@ class Client:
         jitter = random.Random(f"{self._seed} {key}")
         failure = ""
         last: Exception | None = None
+        silent = 0
         for number in range(self.settings.retries + 1):
             if self.stop.is_set():
                 raise Stopped("stopped")
@@ -215,7 +216,7 @@ class Client:
                     cost = self.purse.cost(found.prompt if found.prompt is not None else tokens, found.answer or 0)
                     value = read(decoded)
                     return value, found, cost
-                failure = f"status {reply.status_code}: {_line(reply.text)}"
+                failure, last = f"status {reply.status_code}: {_line(reply.text)}", None
                 if reply.status_code not in RETRIED:
                     raise Refused(f"{self.settings.url}{path} refuses a request ({failure}).")
                 asked = _retry_after(reply.headers.get("retry-after"))
@@ -238,8 +239,9 @@ class Client:
                 self.purse.settle(bound, cost)
             if cost:
                 billed(cost)
-            if number and isinstance(last, NoLogProbabilities):
-                break  # once may be a mishap, twice is how the server is
+            silent = silent + 1 if isinstance(last, NoLogProbabilities) else 0
+            if silent == 2:
+                break  # once may be a mishap, twice in a row is how the server is
             if number < self.settings.retries:
                 self._sleep(min(wait, self.settings.longest_wait))
         if isinstance(last, NoLogProbabilities):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import json
 import os
 import socket
 from pathlib import Path
@@ -15,6 +17,13 @@ from lang1.common.errors import SettingsError
 from lang1.common.settings import Settings, read_yaml, validate_settings
 
 Mode = Literal["completions", "echo", "chat", "sample"]
+# What may change between two tries of a run: limits, prices, patience. What is asked of which model may not.
+FREE = frozenset(
+    {
+        *("url", "name", "api_key_env", "allow_remote", "refused", "timeout", "retries", "backoff", "longest_wait"),
+        *("concurrency", "requests_per_minute", "tokens_per_minute", "price_in", "price_out", "currency", "most_cost"),
+    }
+)
 
 
 class ServerSettings(Settings):
@@ -78,6 +87,10 @@ class ServerSettings(Settings):
         """The model's name in tables."""
         return self.name or self.model.rstrip("/").rsplit("/", 1)[-1]
 
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same: everything but :data:`FREE`."""
+        return self.model_dump(mode="json", exclude=set(FREE))
+
     def key(self) -> str | None:
         """The key, from the environment alone.
 
@@ -102,6 +115,11 @@ def read_server(file: Path) -> ServerSettings:
     if isinstance(values.get("tokenizer"), str):
         values["tokenizer"] = str(file.parent / values["tokenizer"])
     return validate_settings(ServerSettings, values, str(file))
+
+
+def server_print(file: Path) -> str:
+    """A fingerprint of a server's description that limits and prices do not change, so that a run goes on."""
+    return hashlib.sha256(json.dumps(read_server(file).identity(), sort_keys=True).encode()).hexdigest()
 
 
 def check_address(settings: ServerSettings) -> bool:
