@@ -56,9 +56,12 @@ def test_tensorboard_is_written_and_reads_back(tmp_path: Path) -> None:
     assert "settings/text_summary" in events.Tags()["tensors"]
 
 
-def test_mlflow_is_written_and_reads_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["folder", "database"])
+def test_mlflow_is_written_and_reads_back(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("mlflow")
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}" if importlib.util.find_spec("sqlalchemy") else str(tmp_path / "runs")
+    if kind == "database":
+        pytest.importorskip("sqlalchemy")
+    store = str(tmp_path / "runs") if kind == "folder" else f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert run(WatchSettings(mlflow=store), tmp_path / "model", tmp_path / "log.jsonl") == {}
     client = importlib.import_module("mlflow.tracking").MlflowClient(tracking_uri=store)
     experiment = client.get_experiment_by_name("lang1")

@@ -20,7 +20,8 @@ from lang1.remede.benchmark import Benchmark
 KIND = "results"
 FILE = "results.json"
 METRICS_LOG = "metrics.jsonl"
-# Of a training log, the loss of training steps and every measure of validations and evaluations; not what places them.
+# Of a training log, the loss of training steps and the measures of validations and evaluations: not what places
+# them, nor the perplexity, which is the exponential of a loss that is there.
 MEASURED = ("train", "val", "eval")
 PLACES = {"kind", "step", "tokens"}
 MOST_POINTS = 200

@@ -22,6 +22,7 @@ from lang1.text.tokenizer import Tokenizer
 from lang1.training.answers import Answers, some_notes
 from lang1.training.checkpoint import restore, snapshot, trained
 from lang1.training.compile import compile_layers
+from lang1.training.inrun import in_run_evaluation
 from lang1.training.loop import Loop, device_name
 from lang1.training.lora import add_adapters, merged, save_adapters, trainable
 from lang1.training.optim import Optimizers
@@ -52,7 +53,8 @@ def finetune(
             are in ``adapter/``, each task's own best under ``best/TASK`` where ``settings.task_best`` asks for it.
         settings: tasks, length, loss, optimizer, search.
         watchers: see every record of the log, beside the trackers that ``settings.watch`` asks for.
-        evaluate: makes the evaluation on the way, done at the steps that ``settings.watch.evaluation`` names.
+        evaluate: makes the evaluation on the way, done at the steps that ``settings.watch.evaluation`` names; None
+            asks what these settings ask for (``inrun.py``).
 
     Returns:
         ``out``.
@@ -71,6 +73,7 @@ def finetune(
     judged = Benchmark.open(benchmark)
     marks = check_no_overlap(start, judged, allowed=settings.allow_overlap)
     tasks = _tasks(settings, judged)
+    evaluate = evaluate or in_run_evaluation(settings.watch.evaluation, judged, settings.seed)
     threads = set_threads(settings.threads)
     device = pick_device(settings.device)
     dtype = pick_dtype(device, settings.precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from lang1.model.precision import pick_device, pick_dtype, set_threads
 from lang1.model.store import load_model, save_model
 from lang1.remede.benchmark import Benchmark
 from lang1.training.compile import compile_layers
+from lang1.training.inrun import in_run_evaluation
 from lang1.training.loop import Loop, Work, device_name
 from lang1.training.loss import linear_cross_entropy
 from lang1.training.optim import Optimizers
@@ -57,7 +59,8 @@ def pretrain(
         start: a model folder, or a Hugging Face folder, whose weights, shape and tokenizer the training goes on with;
             None starts from random weights. The corpus must have been made with its tokenizer.
         watchers: see every record of the log, beside the trackers that ``settings.watch`` asks for.
-        evaluate: makes the evaluation on the way, done at the steps that ``settings.watch.evaluation`` names.
+        evaluate: makes the evaluation on the way, done at the steps that ``settings.watch.evaluation`` names; None
+            asks what these settings ask for (``inrun.py``).
 
     Returns:
         ``out``.
@@ -84,6 +87,9 @@ def pretrain(
         marks = list(dict.fromkeys([*marks, *carried]))
         if "model" in settings.model_fields_set:
             raise SettingsError(f"model: leave it out; the shape is that of {start}.")
+    evaluate = evaluate or in_run_evaluation(
+        settings.watch.evaluation, judged if benchmark is not None else None, settings.seed
+    )
     threads = set_threads(settings.threads)
     device = pick_device(settings.device)
     dtype = pick_dtype(device, settings.precision)
@@ -224,6 +230,7 @@ class Pretraining(Work):
                     break
             if count:
                 measures[f"loss/{name}"] = total / count
+                measures[f"perplexity/{name}"] = math.exp(min(total / count, 700.0))
         return measures
 
     def _loss(self, stream: PackedStream, scale: float) -> Tensor:

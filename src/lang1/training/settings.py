@@ -33,17 +33,46 @@ class ScheduleSettings(Settings):
     final: float = Field(default=0.1, ge=0, le=1)
 
 
+class SampleSettings(Settings):
+    """Text that the model writes on the way, from prompts that the user gives; kept in the run's ``samples.jsonl``.
+
+    A model can repeat what it was trained on: samples are to be handled like the notes themselves.
+    """
+
+    prompts: tuple[str, ...] = Field(default=(), description="beginnings of a text, best invented ones")
+    tokens: int = Field(default=64, ge=1, description="most tokens of each")
+    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token each time")
+
+
 class EvaluationSettings(Settings):
-    """Evaluations on the way, at fixed steps."""
+    """Evaluations on the way, at fixed steps: on the benchmark's validation split, never on its test splits."""
 
     every: int | None = Field(default=None, ge=1, description="steps; null: none but those of `at`")
     at: tuple[int, ...] = Field(default=(), description="further steps, e.g. [0, 10, 100]; 0 is before training")
+    tasks: list[str] | None = Field(default=None, description="null: all of the benchmark's; []: none")
+    notes: int = Field(default=500, ge=1, description="validation notes, a fixed random subset of them")
+    few_shot: int = Field(default=0, ge=0, le=32, description="answered training examples before each note; 0: none")
+    few_shot_notes: int = Field(default=200, ge=1, description="of the validation notes, as many are asked few-shot")
+    shot_budget: int = Field(default=128, ge=1, description="tokens of each example's note")
+    note_budget: int = Field(default=512, ge=1, description="tokens of the note that is asked about")
+    truncation: Literal["head", "tail", "head+tail"] = "head"
+    min_cases: int = Field(default=5, ge=1, description="classes with fewer cases are left out of the AUROC")
+    comprehension: dict[str, Path] = Field(
+        default={}, description="multiple-choice questions by name: a file of JSON Lines, PubMedQA's or SciQ's"
+    )
+    questions: int = Field(default=200, ge=1, description="of each of these sets, a fixed random subset")
+    samples: SampleSettings = SampleSettings()
 
     def due(self, step: int, steps: int) -> bool:
         """Whether to evaluate after ``step`` of ``steps``: where asked for, and at the end if anything was."""
-        if self.every is None and not self.at:
+        if not self.asked:
             return False
         return step in self.at or step == steps or (self.every is not None and step > 0 and step % self.every == 0)
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is to be any evaluation."""
+        return self.every is not None or bool(self.at)
 
 
 class WatchSettings(Settings):

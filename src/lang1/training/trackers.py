@@ -37,6 +37,8 @@ def make_trackers(settings: WatchSettings, out: Path) -> list[Watcher]:
         made.append(TensorBoard(settings.tensorboard / out.name))
     if settings.mlflow is not None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
+        if "://" not in settings.mlflow:  # a folder, the one store that needs no database and no server
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         made.append(MLflow(_package("mlflow", "watch.mlflow", "mlflow"), settings.mlflow, out))
     if settings.wandb != "off":
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
