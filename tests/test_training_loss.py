@@ -67,6 +67,31 @@ def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(linear_cross_entropy(hidden, weight, target, scale), whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_z_loss_adds_the_squared_log_sum_exp(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(70, 8, generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(50, 8, generator=generator).requires_grad_()
+    target, scale = torch.randint(0, 50, (70,), generator=generator), torch.rand(70, generator=generator)
+    ours = linear_cross_entropy(hidden, weight, target, scale, z_loss=0.01)
+    exact_hidden = hidden.detach().float().requires_grad_()
+    logits = exact_hidden @ weight.t()
+    plain = ((F.cross_entropy(logits, target, reduction="none") + 0.01 * logits.logsumexp(1) ** 2) * scale).sum()
+    close = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 3e-2, "atol": 3e-2}
+    torch.testing.assert_close(ours, plain, **close)
+    found, expected = torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(plain, (exact_hidden, weight))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.float(), b, **close)
+
+
+def test_a_gpus_chunks_are_bounded_by_memory() -> None:
+    gpu = torch.device("cuda")
+    for vocabulary in (4_096, 32_000, 49_152, 128_256, 262_144):
+        rows = losses.chunk_rows(1 << 20, vocabulary, gpu)
+        assert rows * vocabulary <= losses.GPU_CHUNK or rows == losses.CHUNK_ROWS
+    assert losses.chunk_rows(100, 32_000, gpu) == 128
+
+
 def test_letter_loss_lets_only_a_questions_own_letters_compete() -> None:
     hidden = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     letters = torch.tensor([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]])

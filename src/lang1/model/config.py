@@ -202,50 +202,41 @@ def _scaling(rope: Mapping[str, Any]) -> RopeScaling | None:
     )
 
 
+def _member(
+    name: str, width: int, layers: int, heads: int, kv_heads: int, head_dim: int, inner: int, context: int
+) -> ModelSettings:
+    return ModelSettings(
+        name=f"lang1-{name}",
+        hidden_size=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate_size=inner,
+        context=context,
+    )
+
+
 # Shapes of 100m, 1b and 7b: arXiv 2511.13703 (its reference configurations smol_llama-101M-GQA, TinyLlama-1.1B,
-# Llama-2-7B). nano and micro are ours, for CPUs: see docs/log.md for how nano's shape was chosen.
+# Llama-2-7B). nano and micro are ours, for CPUs: see docs/log.md for how nano's shape was chosen. The others are
+# ours, for scaling studies between and below; a size in a name counts all weights, with a vocabulary of 4,096 up to
+# 30m and of 32,000 from 100m on (docs/models.md has the table).
 PRESETS: dict[str, ModelSettings] = {
-    "lang1-micro": ModelSettings(
-        name="lang1-micro",
-        hidden_size=192,
-        layers=3,
-        heads=6,
-        kv_heads=6,
-        head_dim=32,
-        intermediate_size=512,
-        context=1024,
-    ),
-    "lang1-nano": ModelSettings(),
-    "lang1-100m": ModelSettings(
-        name="lang1-100m",
-        hidden_size=768,
-        layers=6,
-        heads=24,
-        kv_heads=8,
-        head_dim=32,
-        intermediate_size=3072,
-        context=1024,
-    ),
-    "lang1-1b": ModelSettings(
-        name="lang1-1b",
-        hidden_size=2048,
-        layers=22,
-        heads=32,
-        kv_heads=4,
-        head_dim=64,
-        intermediate_size=5632,
-        context=2048,
-    ),
-    "lang1-7b": ModelSettings(
-        name="lang1-7b",
-        hidden_size=4096,
-        layers=32,
-        heads=32,
-        kv_heads=32,
-        head_dim=128,
-        intermediate_size=11008,
-        context=4096,
-    ),
+    m.name: m
+    for m in (
+        #       name     width layers heads kv width SwiGLU context
+        _member("micro", 192, 3, 6, 6, 32, 512, 1024),
+        _member("nano", 256, 4, 4, 4, 64, 768, 1024),
+        _member("1m", 96, 2, 3, 3, 32, 256, 1024),
+        _member("3m", 192, 4, 6, 6, 32, 512, 1024),
+        _member("8m", 320, 4, 5, 5, 64, 896, 1024),
+        _member("30m", 512, 8, 8, 8, 64, 1408, 1024),
+        _member("100m", 768, 6, 24, 8, 32, 3072, 1024),
+        _member("300m", 1024, 20, 16, 8, 64, 2816, 2048),
+        _member("1b", 2048, 22, 32, 4, 64, 5632, 2048),
+        _member("3b", 3072, 28, 24, 8, 128, 8192, 4096),
+        _member("7b", 4096, 32, 32, 32, 128, 11008, 4096),
+    )
 }
 
 

@@ -178,7 +178,11 @@ class Llama(Decoder):
         self.backend: Backend = "auto"
         self.model = Body(settings)
         self.lm_head = Linear(settings.hidden_size, settings.vocab_size)
-        if settings.tied:
+        self.tie()
+
+    def tie(self) -> None:
+        """Make a tied model's two embeddings one matrix; again after its weights were replaced."""
+        if self.settings.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
 
     @property
@@ -206,8 +210,21 @@ class Llama(Decoder):
         return list(self.model.layers)
 
     @torch.no_grad()
-    def initialise(self, seed: int) -> None:
-        """Normal weights of ``init_std``; projections back into the stream smaller by sqrt(2 x layers) (GPT-2)."""
+    def initialise(self, seed: int, device: torch.device | str | None = None) -> None:
+        """Normal weights of ``init_std``; projections back into the stream smaller by sqrt(2 x layers) (GPT-2).
+
+        The same bits on every device and however the weights are sharded: each process draws every matrix on the
+        CPU, one after another in the order of the parameters, and keeps what it holds. (Drawing them apart, each from
+        a seed of its own, would save the others' draws and change every seeded run.) A model built on ``meta`` gets
+        its memory here.
+
+        Args:
+            seed: of the draws.
+            device: where a ``meta`` model goes; None keeps the weights where they are.
+        """
+        if any(p.is_meta for p in self.parameters()):
+            self.to_empty(device=device or torch.get_default_device())
+            self.tie()
         generator = torch.Generator().manual_seed(seed)
         s = self.settings
         for name, weight in self.named_parameters():
@@ -217,7 +234,7 @@ class Llama(Decoder):
             std = s.init_std
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 std /= (2 * s.layers) ** 0.5
-            weight.copy_(torch.empty(weight.shape).normal_(0.0, std, generator=generator))
+            _fill(weight, torch.empty(weight.shape, device="cpu").normal_(0.0, std, generator=generator))
 
     def forward(self, tokens_N: Tensor, layout: Layout, read_R: Tensor | None = None) -> Tensor:
         """Final hidden states, normed: (N, D), or (R, D) of the tokens ``read_R`` alone.
@@ -253,3 +270,14 @@ class Llama(Decoder):
         if self.settings.tied:
             tensors.pop(HEAD)
         write_weights(folder, tensors, dtype)
+
+
+def _fill(weight: Tensor, whole: Tensor) -> None:
+    """Copy a matrix into a weight, or the own part of it where the weight is sharded over processes."""
+    if hasattr(weight, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        mesh, placements = weight.device_mesh, weight.placements  # type: ignore[attr-defined]
+        weight.copy_(distribute_tensor(whole.to(weight.device), mesh, placements, src_data_rank=None))
+    else:
+        weight.copy_(whole)

@@ -81,8 +81,7 @@ def load_model(
         )
     moved = {k: weights.pop(k).to(target, torch.float32) for k in expected}
     model.load_state_dict(moved, strict=False, assign=True)
-    if settings.tied:
-        model.lm_head.weight = model.model.embed_tokens.weight
+    model.tie()
     return LoadedModel(model, tokenizer)
 
 

@@ -5,6 +5,8 @@ Shapes: M predicted tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,6 +17,44 @@ from lang1.model.attention import round_rows
 
 # Rows whose logits exist at a time: at a vocabulary of 4,096 in fp32 they are 16 MB, which stays in a CPU's cache.
 CHUNK_ROWS = 1_024
+# On a GPU, whose products want many rows: as many as make this many logits (0.5 GB in fp32), a power of two.
+GPU_CHUNK = 1 << 27
+
+
+def chunk_rows(rows: int, vocabulary: int, device: torch.device) -> int:
+    """How many of ``rows`` rows are taken at a time."""
+    if device.type == "cpu":
+        return CHUNK_ROWS
+    most = max(CHUNK_ROWS, 1 << ((GPU_CHUNK // vocabulary).bit_length() - 1))
+    return min(most, round_rows(rows))
+
+
+def _chunk(logits: Tensor, target: Tensor, scale: Tensor, z_loss: float, need: bool) -> tuple[Tensor, Tensor | None]:
+    """The loss of some rows, and its gradient by their logits (in their dtype) where it is needed.
+
+    Logits in fp32 are overwritten.
+    """
+    scores = logits.float()
+    top = scores.amax(dim=1, keepdim=True)
+    aim = scores.gather(1, target)
+    shares = scores.sub_(top).exp_()
+    norm = shares.sum(dim=1, keepdim=True)
+    total = norm.log() + top
+    losses = total - aim
+    weight = scale
+    if z_loss:
+        losses = losses + z_loss * total.square()
+        weight = scale * (1 + 2 * z_loss * total)
+    loss = (losses * scale).sum()
+    if not need:
+        return loss, None
+    return loss, shares.mul_(weight / norm).scatter_add_(1, target, -scale).to(logits.dtype)
+
+
+@cache
+def _fused_chunk() -> Any:
+    """:func:`_chunk` compiled, for GPUs, where it is bound by memory traffic; as it is without a compiler."""
+    return torch.compile(_chunk, dynamic=False) if find_spec("triton") is not None else _chunk
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -25,25 +65,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, scale_M: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, scale_M: Tensor, z_loss: float
+    ) -> Tensor:
         need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         weight = weight_VD.to(hidden_MD.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden_MD.device)
         grad_hidden = torch.empty_like(hidden_MD) if need_hidden else None
         grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if need_weight else None
-        for start in range(0, hidden_MD.shape[0], CHUNK_ROWS):
-            part = slice(start, start + CHUNK_ROWS)
+        rows = hidden_MD.shape[0]
+        step = chunk_rows(rows, weight.shape[0], hidden_MD.device)
+        chunk = _fused_chunk() if hidden_MD.is_cuda else _chunk
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
             hidden, target, scale = hidden_MD[part], target_M[part, None], scale_M[part, None].float()
-            logits = (hidden @ weight.t()).float()
-            top = logits.amax(dim=1, keepdim=True)
-            aim = logits.gather(1, target)
-            shares = logits.sub_(top).exp_()
-            norm = shares.sum(dim=1, keepdim=True)
-            total += ((norm.log() + top - aim) * scale).sum()
-            if grad_hidden is None and grad_weight is None:
+            loss, grad = chunk(hidden @ weight.t(), target, scale, z_loss, need_hidden or need_weight)
+            total += loss
+            if grad is None:
                 continue
-            shares.mul_(scale / norm).scatter_add_(1, target, -scale)
-            grad = shares.to(hidden.dtype)
             if grad_hidden is not None:
                 torch.mm(grad, weight, out=grad_hidden[part])
             if grad_weight is not None:
@@ -60,10 +99,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if grad_weight is None else grad_weight * grad,
             None,
             None,
+            None,
         )
 
 
-def linear_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, scale_M: Tensor) -> Tensor:
+def linear_cross_entropy(
+    hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, scale_M: Tensor, z_loss: float = 0.0
+) -> Tensor:
     """Sum over rows of ``scale`` x cross-entropy of ``hidden @ weight.T`` against ``target``, fp32 scalar.
 
     Divide by a count once, over the whole global batch, by putting 1/count into ``scale``: micro-batches of unequal
@@ -74,12 +116,13 @@ def linear_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor,
         weight_VD: the output embedding, fp32.
         target_M: int64 token ids.
         scale_M: weight of each row.
+        z_loss: adds this times the squared log-sum-exp of each row, which keeps logits from drifting (PaLM: 1e-4).
     """
     short = round_rows(hidden_MD.shape[0]) - hidden_MD.shape[0]
     if short:  # a round number of rows, the added ones without weight: see round_rows
         hidden_MD = F.pad(hidden_MD, (0, 0, 0, short))
         target_M, scale_M = F.pad(target_M, (0, short)), F.pad(scale_M, (0, short))
-    out: Tensor = _LinearCrossEntropy.apply(hidden_MD, weight_VD, target_M, scale_M)  # type: ignore[no-untyped-call]
+    out: Tensor = _LinearCrossEntropy.apply(hidden_MD, weight_VD, target_M, scale_M, z_loss)  # type: ignore[no-untyped-call]
     return out
 
 
