@@ -448,6 +448,59 @@ def test_an_answer_of_either_kind_may_have_the_same_id(tmp_path: Path) -> None:
     ]
 
 
+def test_a_claim_that_is_sent_again_is_joined_to_the_first(tmp_path: Path) -> None:
+    who = {"patient": {"reference": "Patient/p"}, "use": "claim", "status": "active"}
+
+    def sent(number: str, created: str, prior: str | None = None, to: str = "e", kind: str = "prior") -> Any:
+        related = [{"claim": {"reference": f"Claim/{prior}"}, "relationship": {"coding": [{"code": kind}]}}]
+        claim = {"resourceType": "Claim", "id": number, "created": created, "total": {"value": 100}} | who
+        claim |= {"item": [{"encounter": [{"reference": f"Encounter/{to}"}]}]}
+        return claim | ({"related": related} if prior else {})
+
+    def answer(to: str, created: str, paid: float, *codes: str) -> Any:
+        said = {"resourceType": "ClaimResponse", "id": f"{to}-{created}", "created": created, "outcome": "complete"}
+        said |= {"request": {"reference": f"Claim/{to}"}, "payment": {"amount": {"value": paid}}} | who
+        return said | {"adjudication": [{"reason": {"coding": [{"code": code}]}} for code in codes]}
+
+    records = ingest(
+        world(
+            tmp_path / "export",
+            stay("f", "2024-03-10T10:00:00", "2024-03-12T10:00:00"),
+            # Denied, denied again when sent again, paid at the third sending; the third names the second.
+            *(sent("1", "2024-01-15"), sent("2", "2024-03-01", "1"), sent("3", "2024-05-01", "2")),
+            *(
+                answer("1", "2024-02-01", 0, "CO-50"),
+                answer("2", "2024-04-01", 0, "CO-50"),
+                answer("3", "2024-06-01", 90),
+            ),
+            # Of another stay, associated only, naming one that is not there, naming each other: claims of their own.
+            *(sent("4", "2024-03-20", "1", "f"), sent("5", "2024-03-21", "4", "f", "associated")),
+            *(
+                sent("6", "2024-03-22", "gone", "f"),
+                sent("7", "2024-03-23", "8", "f"),
+                sent("8", "2024-03-24", "7", "f"),
+            ),
+        ),
+        tmp_path / "records",
+    )
+    assert ask(records, "SELECT claim_id, submitted_time, first_remit_time, final_time, final_status FROM claims "
+        "WHERE encounter_id = 'e'") == [
+        ("1", dt(2024, 1, 15), dt(2024, 2, 1), dt(2024, 6, 1), "denied_overturned")
+    ]  # fmt: skip
+    assert ask(records, "SELECT claim_id FROM claims WHERE encounter_id = 'f' ORDER BY 1") == [(n,) for n in "45678"]
+    assert records.folder.manifest.left_out == {
+        "claims_read: an earlier claim sent again (its answers are the first's)": 2
+    }
+
+
+def test_a_text_in_a_contained_binary(tmp_path: Path) -> None:
+    data = base64.b64encode(b"<p>Seen today.</p>").decode()
+    inner = {"resourceType": "Binary", "id": "b", "contentType": "text/html", "data": data}
+    content = [{"attachment": {"contentType": "text/html", "url": "#b"}}]
+    found = ingest(world(tmp_path / "a", document("d", "", contained=[inner], content=content)), tmp_path / "b")
+    assert ask(found, "SELECT text FROM notes") == [("Seen today.",)]
+
+
 def test_references() -> None:
     def to(value: Any, kind: str = "Patient") -> str | None:
         return reference(Node(value, "x", Oddities()), kind)

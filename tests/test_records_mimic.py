@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import shutil
 import sys
 from collections.abc import Callable
@@ -251,6 +252,45 @@ def _by_duckdb(suffix: str, how: str, types: str = "all_varchar=true") -> Callab
     return convert
 
 
+def _halves(file: Path) -> list[str]:
+    """A CSV file's rows as two, each with the header."""
+    with file.open(newline="") as stream:
+        header, *rows = list(csv.reader(stream))
+    found = []
+    for some in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+        part = io.StringIO()
+        csv.writer(part, lineterminator="\n").writerows([header, *some])
+        found.append(part.getvalue())
+    return found
+
+
+def _shards(file: Path, out: Path) -> None:
+    for nth, half in enumerate(_halves(file)):
+        (out / f"{file.stem}-{nth:012d}.csv.gz").write_bytes(gzip.compress(half.encode()))
+
+
+def _folder_of_parts(file: Path, out: Path) -> None:
+    """Parts of one name, as a partitioned table has them, columns the other way round, and what Spark leaves beside."""
+    for nth, half in enumerate(_halves(file)):
+        place = out / f"{file.stem}.parquet" / f"year={nth}"
+        place.mkdir(parents=True)
+        (place.parent / "_SUCCESS").touch()
+        header, *rows = list(csv.reader(io.StringIO(half)))
+        columns = {name: pa.array([row[i] or None for row in rows], pa.string()) for i, name in enumerate(header)}
+        pq.write_table(pa.table(dict(reversed(columns.items()))), place / "part-0.snappy.parquet")
+
+
+def _float_ids(file: Path, out: Path) -> None:
+    """Ids through a data frame in which some were empty: 1001 comes back as 1001.0."""
+    with file.open(newline="") as stream:
+        header, *rows = list(csv.reader(stream))
+    floats = {"hadm_id", "subject_id", "stay_id", "seq_num", "icd_version", "hospital_expire_flag", "anchor_year"}
+    for row in rows:
+        row[:] = [v + ".0" if name in floats and v.isdigit() else v for name, v in zip(header, row, strict=True)]
+    with (out / file.name).open("w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+
+
 @pytest.mark.parametrize(
     ("convert", "module"),
     [
@@ -260,8 +300,11 @@ def _by_duckdb(suffix: str, how: str, types: str = "all_varchar=true") -> Callab
         (_by_duckdb(".csv.zst", "FORMAT csv, COMPRESSION zstd, HEADER"), True),
         # Typed columns: ids are numbers, times are timestamps.
         (_by_duckdb(".parquet", "FORMAT parquet", "all_varchar=false"), False),
+        (_shards, False),
+        (_folder_of_parts, False),
+        (_float_ids, False),
     ],
-    ids=["gz", "upper", "upper.gz", "zst", "parquet"],
+    ids=["gz", "upper", "upper.gz", "zst", "parquet", "shards", "folders", "floats"],
 )
 def test_every_layout_and_format_gives_the_same_records(
     convert: Callable[[Path, Path], None], module: bool, iv: Records, tmp_path: Path
@@ -286,6 +329,14 @@ def test_two_versions_side_by_side_are_refused_until_one_is_named(iv: Records, t
     with pytest.raises(InputError, match="no edstays table here"):
         wrong = MimicIVSettings.model_validate({"modules": modules | {"ed": "."}})
         ingest_mimic_iv(tmp_path / "in", tmp_path / "no", wrong)
+
+
+def test_a_table_in_two_ways_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(IV / "mimic-iv-3.1", tmp_path / "in")
+    hosp = tmp_path / "in" / "hosp"
+    shutil.copy(hosp / "admissions.csv", hosp / "admissions-000000000000.csv")
+    with pytest.raises(InputError, match=r"admissions-0+\.csv and admissions\.csv are there for table admissions"):
+        ingest_mimic_iv(tmp_path / "in", tmp_path / "out")
 
 
 def test_modules_that_are_absent_are_made_up_for_where_the_tables_allow(tmp_path: Path) -> None:

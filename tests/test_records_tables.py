@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import gzip
+import io
 import shutil
 import tempfile
 from pathlib import Path
@@ -174,6 +175,27 @@ def test_leaving_out_counts_by_reason(site: Path) -> None:
     assert left["encounters: patient_id not in patients"] == 4  # two stays of P02, one each of P03 and P05
     kept = records.folder.manifest.counts
     assert kept["patients"] + 3 == 12 and kept["encounters"] + 4 == 16
+
+
+def test_parts_of_one_name_in_several_folders_are_told_apart(site: Path) -> None:
+    whole = (site / "notes.csv").read_text(encoding="utf-8")
+    for year in ("2020", "2021"):
+        (site / "notes" / f"year={year}").mkdir(parents=True)
+    first, second = (site / "notes" / f"year={year}" / "part-0.csv" for year in ("2020", "2021"))
+    first.write_text(whole, encoding="utf-8")
+    header, _, _ = whole.partition("\n")
+    row = next(csv.DictReader(io.StringIO(whole)))
+    with second.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, header.split(","))
+        writer.writeheader()
+        # An id that is in the first file, and one that is new: only the repeated row is left out.
+        writer.writerows([row, row | {"NOTE_ID": "new"}])
+    found = ingest(site, "tables.notes.file=notes/*/part-0.csv", "on_bad_rows=leave_out").folder.manifest
+    alone = ingest(site, "on_bad_rows=leave_out").folder.manifest
+    assert found.counts["notes"] == alone.counts["notes"] + 1
+    assert found.left_out == alone.left_out | {"notes: duplicate note_id": 1}
+    assert found.extra["left_out_examples"]["notes: duplicate note_id"] == "notes/year=2021/part-0.csv row 1"
+    assert {"notes/part-0.csv", "notes/year=2021/part-0.csv"} <= set(found.inputs)
 
 
 def test_unmapped_codes_say_how_to_map(site: Path) -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lang1.common.artefact import MANIFEST, new_folder
-from lang1.common.errors import ArtefactError, SettingsError
+from lang1.common.errors import ArtefactError, InputError, SettingsError
 from lang1.common.identity import write_patient_hashes
 from lang1.common.settings import load_settings
 from lang1.records.schema import TABLES
@@ -284,6 +284,22 @@ def test_truncation_finds_an_input_that_another_build_made(clean: Path, tmp_path
     findings = found(rebuild.check, benchmark, AuditSettings(rebuilt=30), ("mortality", "length_of_stay"))
     (bad,) = failed([f for f in findings if f.guard == "truncation"], "mortality")
     assert bad.count >= 3 and not failed([f for f in findings if f.guard == "truncation"], "length_of_stay")
+
+
+def test_a_task_that_cannot_be_built_again_fails_and_takes_no_other_with_it(
+    clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumbles(records: Path, out: Path, settings: BuildSettings) -> Path:
+        if "mortality" in (settings.tasks or ()):
+            raise InputError("mortality: its query names a column that is not there.")
+        return build(records, out, settings)
+
+    monkeypatch.setattr(rebuild, "build", stumbles)
+    findings = found(rebuild.check, clean / "benchmark", AuditSettings(rebuilt=3), ("mortality", "length_of_stay"))
+    guards = {"truncation", "swapped_outcome", "eligibility"}
+    assert {(f.guard, f.verdict) for f in findings if f.task == "mortality"} == {(guard, "fail") for guard in guards}
+    assert all("a column that is not there" in f.words for f in findings if f.task == "mortality")
+    assert {f.guard for f in findings if f.task == "length_of_stay" and f.verdict == "pass"} == guards
 
 
 def test_an_input_that_follows_the_future_is_found(

@@ -228,6 +228,22 @@ def test_auto_takes_the_newest_years_of_shifted_records(more: dict[str, Any], fi
     assert benchmark.examples(["mortality"], ["test_newest"]).num_rows
 
 
+def test_auto_takes_more_years_where_few_stays_surely_lie_in_the_newest(tmp_path: Path) -> None:
+    """MIMIC's groups, moved by the year of the stay: of the newest three years one stay in fifty surely lies within."""
+    tables = grouped()
+    for row in tables["encounters"]:
+        if row.get("year_low"):
+            late = int(row["encounter_id"].replace("-", "").lstrip("E")) * 7 % 50
+            row["year_low"] = 2022 if late == 0 else 2008 + late % 11
+            row["year_high"] = row["year_low"] + 2
+    benchmark = made(tmp_path, tables, SHIFTED, calendar="auto", tasks=["mortality"])
+    start = int(benchmark.manifest.extra["blocks"]["mortality"]["test_newest"][0][:4])
+    lows = [row["year_low"] for row in tables["encounters"] if row.get("year_low")]
+    assert start < 2022
+    assert sum(low >= start for low in lows) >= len(lows) / 5 > sum(low >= start + 1 for low in lows)
+    assert benchmark.examples(splits=["test_newest"]).num_rows and benchmark.examples(splits=["train"]).num_rows
+
+
 def test_time_only_needs_dates(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="time-only needs time blocks"):
         made(tmp_path, grouped(5), SHIFTED, calendar=YEARS, policy="time-only")

@@ -66,21 +66,23 @@ def timeline(facts: Facts, settings: BuildSettings, cards: Iterable[Card]) -> Ti
 
 def _by_year(facts: Facts, asked: Calendar | NewestBlock) -> Timeline | None:
     basis = facts.meta.time_basis
-    ranges = rows(
+    stays: list[tuple[int, int, int]] = rows(
         facts.connection,
-        "SELECT DISTINCT year_low, year_high FROM encounters WHERE encounter_class = 'inpatient' "
-        "AND year_low IS NOT NULL AND year_high IS NOT NULL ORDER BY ALL",
+        "SELECT year_low, year_high, count(*) FROM encounters WHERE encounter_class = 'inpatient' "
+        "AND year_low IS NOT NULL AND year_high IS NOT NULL GROUP BY ALL ORDER BY ALL",
     )
+    ranges = [(low, high) for low, high, _ in stays]
     if not ranges:
         facts.note(f"No time blocks: time_basis is {basis}. Splits are by patient.")
         return None
-    calendar = _newest_by_year(facts, asked, ranges) if isinstance(asked, NewestBlock) else asked
+    calendar = _newest_by_year(facts, asked, stays) if isinstance(asked, NewestBlock) else asked
     blocks = [block for part in (calendar, *calendar.tasks.values()) for block in list(part.named().values())[1:]]
     tests = blocks or [calendar.train]
     if not any(b.start <= date(low, 1, 1) and date(high, 12, 31) <= b.end for low, high in ranges for b in tests):
         facts.note(
             f"No time blocks: time_basis is {basis}, and no range of true years ({ranges[0][0]} to {ranges[-1][1]}) "
-            "lies within a temporal test of the calendar. Splits are by patient; calendar=auto takes the newest years."
+            "lies within a temporal test of the calendar. Splits are by patient; calendar=auto takes as many of the "
+            "newest years as ranges of theirs need."
         )
         return None
     facts.note(
@@ -127,8 +129,14 @@ def _last_labelled(facts: Facts, card: Card) -> date | None:
     return last.date() if last is not None else None
 
 
-def _newest_by_year(facts: Facts, asked: NewestBlock, ranges: list[tuple[int, int]]) -> Calendar:
-    first, last = min(low for low, _ in ranges), max(high for _, high in ranges)
+def _newest_by_year(facts: Facts, asked: NewestBlock, stays: list[tuple[int, int, int]]) -> Calendar:
+    """The newest years, ``stays`` being counted by the first and the last year in which they may lie.
+
+    A share of the years alone would hold next to nothing where stays are known to three years only (the groups of
+    MIMIC, moved by the patient's own years): of their newest three, one stay in hundreds surely lies within. So years
+    are added until the block surely holds that share of the stays, as long as a range of years is left to train on.
+    """
+    first, last = min(low for low, _, _ in stays), max(high for _, high, _ in stays)
     years = last - first + 1
     if asked.last_months is not None:
         newest = -(-asked.last_months // 12)
@@ -140,6 +148,14 @@ def _newest_by_year(facts: Facts, asked: NewestBlock, ranges: list[tuple[int, in
             "train block; set calendar=null."
         )
     start = last - newest + 1
+    if asked.last_months is None:
+        wanted = asked.last_share * sum(n for _, _, n in stays)
+        for earlier in range(start, first, -1):
+            if not any(high < earlier for _, high, _ in stays):
+                break
+            start = earlier
+            if sum(n for low, _, n in stays if low >= earlier) >= wanted:
+                break
     return Calendar.model_validate(
         {
             "train": {"start": date(first, 1, 1), "end": date(start - 1, 12, 31)},

@@ -48,6 +48,7 @@ def claim(node: Node) -> Row:
         "organization": node.reference("insurer", "Organization", node),
         "coverage": focal[2].reference("coverage", "Coverage", node) if focal else None,
         "place": focal[1] if focal else None,
+        "prior": _prior(node),
         "period_starts": period.text("start"),
         "period_ends": period.text("end"),
     }
@@ -101,6 +102,7 @@ def response(node: Node, kind: str) -> Row:
         "payer": node.node("insurer").text("display"),
         "organization": node.reference("insurer", "Organization", node),
         "place": node.count("precedence") or (focal.index(True) + 1 if True in focal else None),
+        "prior": _prior(node),
         "period_starts": period.text("start"),
         "period_ends": period.text("end"),
     }
@@ -115,6 +117,14 @@ def _encounter(node: Node) -> str | None:
     for holder in (node, *node.nodes("item")):
         if found := holder.reference("encounter", "Encounter", node):
             return found
+    return None
+
+
+def _prior(node: Node) -> str | None:
+    """The earlier claim for the same services that this one replaces or corrects (relationship ``prior``)."""
+    for one in node.nodes("related"):
+        if "prior" in one.concept("relationship").codes():
+            return one.reference("claim", "Claim", node)
     return None
 
 
@@ -143,6 +153,8 @@ def put_claims(stage: Staging, settings: FhirSettings) -> None:
         stage.set_aside(relation, "use <> 'claim'", "a predetermination or preauthorization")
     resolve(stage, "responses", "claim", "Claim")
     resolve(stage, "claims_read", "coverage", "Coverage")
+    stage.connection.execute("UPDATE responses SET claim = source || '/' || id WHERE claim IS NULL")
+    _join_resubmissions(stage)
     reasons = load_reasons()
     _all_claims(stage, settings)
     _decisions(stage, reasons)
@@ -159,10 +171,50 @@ def put_claims(stage: Staging, settings: FhirSettings) -> None:
     )
 
 
+def _join_resubmissions(stage: Staging) -> None:
+    """Answers to a claim that was sent again are answers to the first: a denial that the second overturned was one.
+
+    Only along a chain of ``prior`` claims of one encounter and payer order: a bill of another stay, or to the next
+    payer, stays a claim of its own.
+    """
+    for relation in ("claims_read", "responses"):
+        resolve(stage, relation, "prior", "Claim")
+    stage.connection.execute("""
+        CREATE TABLE resubmissions AS
+        WITH RECURSIVE said AS (
+            SELECT id AS claim, prior, encounter, place, _file, _row FROM claims_read
+            UNION ALL SELECT claim, prior, encounter, place, _file, _row FROM responses
+        ),
+        known AS (
+            SELECT claim, arg_min(prior, (_file, _row)) AS prior, arg_min(encounter, (_file, _row)) AS encounter,
+                arg_min(place, (_file, _row)) AS place FROM said GROUP BY claim
+        ),
+        links AS (
+            SELECT k.claim, p.claim AS prior FROM known k JOIN known p ON p.claim = k.prior
+            WHERE k.claim <> p.claim AND coalesce(k.encounter = p.encounter, true)
+                AND coalesce(k.place = p.place, true)
+        ),
+        up AS (
+            SELECT claim, prior AS first, 1 AS steps FROM links
+            UNION ALL
+            SELECT u.claim, l.prior, u.steps + 1 FROM up u JOIN links l ON l.claim = u.first WHERE u.steps < 20
+        )
+        -- Claims that name each other have no first, and stay as they are.
+        SELECT claim, arg_max(first, steps) AS first FROM up GROUP BY claim HAVING max(steps) < 20;
+        UPDATE responses SET claim = r.first FROM resubmissions r WHERE r.claim = responses.claim""")
+    stage.set_aside(
+        "claims_read",
+        "id IN (SELECT claim FROM resubmissions)",
+        "an earlier claim sent again (its answers are the first's)",
+    )
+    lost = stage.ask("SELECT count(*) FROM claims_read WHERE prior IS NOT NULL")[0][0]
+    if lost:
+        stage.draft.counts["claims that name an earlier one that is not there, or of another stay or payer"] = lost
+
+
 def _all_claims(stage: Staging, settings: FhirSettings) -> None:
     """``all_claims``: one row a claim with its encounter; claims known from their answers alone included."""
     stage.connection.execute("""
-        UPDATE responses SET claim = source || '/' || id WHERE claim IS NULL;
         CREATE TABLE all_claims AS
         WITH known AS (
             SELECT id AS claim, type, patient, encounter, created, charge, payer, organization, coverage, place,

@@ -26,7 +26,7 @@ def document(
         yield "documents", _composition(node, common, settings, meanings)
     elif settings.diagnostic_reports != "none" and (forms := node.nodes("presentedForm")):
         yield "documents", _report(node, common, settings)
-        yield from _attachments(forms, root)
+        yield from _attachments(forms, root, node)
 
 
 def binary(node: Node) -> Row:
@@ -67,7 +67,7 @@ def _reference(
             "relation": relation,
         },
     )
-    yield from _attachments(attached, root)
+    yield from _attachments(attached, root, node)
 
 
 def _composition(node: Node, common: Row, settings: FhirSettings, meanings: codes.Meanings) -> Row:
@@ -130,7 +130,7 @@ def _amends(node: Node, kind: str) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _attachments(attached: list[Node], root: Path) -> Iterator[tuple[str, Row]]:
+def _attachments(attached: list[Node], root: Path, holder: Node) -> Iterator[tuple[str, Row]]:
     for nth, one in enumerate(attached, start=1):
         content_type = one.text("contentType")
         kind = texts.kind_of(content_type)
@@ -140,6 +140,10 @@ def _attachments(attached: list[Node], root: Path) -> Iterator[tuple[str, Row]]:
             yield "attachments", row | _row(texts.inline(data, content_type))
         elif url is None:
             yield "attachments", row | {"lack": "an attachment without data and url"}
+        elif url.startswith("#"):
+            inner = next((n for n in holder.nodes("contained") if n.text("id") == url[1:]), None)
+            lost = _row(texts.Text(None, "its contained Binary is not there"))
+            yield "attachments", row | (binary(inner) if inner else lost)
         elif (found := _binary_id(url)) is not None:
             lack = None if kind else f"no text in {(content_type or '')[:60]}"
             yield "attachments", row | {"binary": found, "lack": lack}

@@ -42,9 +42,9 @@ RELATIONS: dict[str, str] = {
     "binaries": "id text guessed lack",
     "coverages": "id status patient payer organization place starts ends",
     "claims_read": "id status use type patient encounter created charge payer organization coverage place "
-    "period_starts period_ends",
+    "prior period_starts period_ends",
     "responses": "id source claim status use type outcome patient encounter created charge paid codes denied payer "
-    "organization place period_starts period_ends",
+    "organization place prior period_starts period_ends",
     "identifiers": "type key id",
 }
 WANTED = (

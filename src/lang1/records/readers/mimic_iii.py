@@ -15,7 +15,7 @@ from pydantic import Field
 from lang1.common.settings import Settings
 from lang1.records.readers import mimic_codes as codes
 from lang1.records.readers.dates import iso_time
-from lang1.records.readers.mimic_source import find_module, tables_in
+from lang1.records.readers.mimic_source import WHOLE, find_module, tables_in
 from lang1.records.readers.mimic_stays import (
     Clock,
     drop_repeats,
@@ -104,6 +104,7 @@ def ingest_mimic_iii(
     with staging(
         out, meta, settings=settings, files=paths, on_bad_rows=settings.on_bad_rows, overwrite=overwrite
     ) as stage:
+        stage.whole_numbers = frozenset(WHOLE)
         stage.draft.extra["absent"] = [table for table, found in files.items() if not found]
         _persons(stage, files["patients"])
         read_stays(stage, files["admissions"], files["services"], (), CLOCK)

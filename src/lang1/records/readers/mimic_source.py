@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lang1.common.errors import InputError
-from lang1.records.readers.source import SourceFile, find_table
+from lang1.records.readers.source import TABLE_SUFFIX, SourceFile, find_table, table_places
 
 DEEPEST = 6
-SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
+# Columns that hold whole numbers; a tool that knows empty cells only among floats has made 123.0 of 123.
+WHOLE = (
+    "subject_id", "hadm_id", "stay_id", "icustay_id", "transfer_id", "row_id", "seq_num", "note_seq", "icd_version",
+    "anchor_year", "hospital_expire_flag", "iserror", "itemid",
+)  # fmt: skip
 
 
 def find_module(
@@ -35,14 +39,14 @@ def find_module(
         if not any(find_table(place, table) for table in by):
             raise InputError(f"{place}: no {' or '.join(by)} table here (modules.{module}).")
         return place
-    names = {f"{table}{suffix}" for table in by for suffix in SUFFIXES}
-    found = []
-    for folder, below, files in os.walk(source):
+    found: list[Path] = []
+    for folder, below, _ in os.walk(source):
         below[:] = sorted(name for name in below if not name.startswith("."))
         if len(Path(folder).relative_to(source).parts) >= DEEPEST:
             below.clear()
-        if any(name.lower() in names for name in files):
+        if table_places(Path(folder), by):
             found.append(Path(folder))
+            below[:] = [name for name in below if TABLE_SUFFIX.sub("", name).lower() not in by]  # its parts
     if len(found) > 1:
         raise InputError(
             f"{source}: {by[0]} is in {found[0].relative_to(source)} and in {found[1].relative_to(source)}; name the "

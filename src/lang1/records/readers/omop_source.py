@@ -10,13 +10,11 @@ from pathlib import Path
 import duckdb
 
 from lang1.common.errors import InputError
-from lang1.records.readers.source import Encoding, SourceFile, name, open_source
+from lang1.records.readers.source import TABLE_PART, Encoding, SourceFile, distinctly_named, name, open_source
 from lang1.records.store import quoted
 
 DATABASE = "cdm"
 _SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet)(\.gz|\.zst)?$", re.IGNORECASE)
-# Parts of one table: person_000000000000, person-00001-of-00010, person_part_3, person.1
-_PART = r"([-_. ]?(part|chunk|shard)?[-_. ]?\d[\w-]*)?"
 _DELIMITERS = ("\t", "|", ";")
 
 
@@ -60,7 +58,9 @@ class FilteredFile(SourceFile):
 def filtered(files: Sequence[SourceFile], where: str) -> list[SourceFile]:
     """The files, each yielding only the rows for which ``where`` is true."""
     return [
-        FilteredFile(file.path, file.columns, file.kind, file.delimiter, file.encoding, inner=file, where=where)
+        FilteredFile(
+            file.path, file.columns, file.kind, file.delimiter, file.encoding, file.label, inner=file, where=where
+        )
         for file in files
     ]
 
@@ -119,20 +119,23 @@ def _in_folder(folder: Path, tables: Sequence[str], encoding: Encoding) -> dict[
 
 
 def _files_of(folder: Path, table: str, files: Sequence[Path], encoding: Encoding) -> list[SourceFile]:
-    named = re.compile(rf"{table}{_PART}", re.IGNORECASE)
-    mine = [
-        path
-        for path in files
-        if named.fullmatch(_SUFFIX.sub("", path.name)) or (path.parent != folder and path.parent.name.lower() == table)
-    ]
-    places = {(path.parent, _SUFFIX.search(path.name)[1].lower() == "parquet") for path in mine}  # type: ignore[index]
+    named = re.compile(rf"{table}({TABLE_PART})?", re.IGNORECASE)
+    mine: list[Path] = []
+    places = set()
+    for path in files:
+        # Parts lie in a folder of the table's name, or below it by the values of a column (person/year=2020/).
+        above = [p for p in path.parents if p.is_relative_to(folder) and p != folder]
+        of_table = next((p for p in above if _SUFFIX.sub("", p.name).lower() == table), None)
+        if of_table is not None or named.fullmatch(_SUFFIX.sub("", path.name)):
+            mine.append(path)
+            places.add((of_table or path.parent, _SUFFIX.search(path.name)[1].lower() == "parquet"))  # type: ignore[index]
     wholes = [path for path in mine if _SUFFIX.sub("", path.name).lower() == table]
     if len(places) > 1 or (wholes and len(mine) > 1):
         raise InputError(
             f"{folder}: table {table} is there twice ({mine[0].relative_to(folder)} and "
             f"{mine[-1].relative_to(folder)}); keep one, or name the folder that holds the right ones."
         )
-    return [_opened(path, table, encoding) for path in mine]
+    return distinctly_named([_opened(path, table, encoding) for path in mine], folder)
 
 
 def _opened(path: Path, table: str, encoding: Encoding) -> SourceFile:

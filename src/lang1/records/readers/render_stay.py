@@ -126,8 +126,8 @@ _PROCEDURES = """
 def _values(stage: Staging, files: Sequence[SourceFile], hours: int, lab_result_hours: int) -> None:
     """Create ``lab_values``: the last value of each of :data:`mimic_codes.LABS` that was known when the note closed."""
     stage.connection.execute(
-        "CREATE TABLE lab_values (hadm_id VARCHAR, place INTEGER, item VARCHAR, "
-        "last STRUCT(value DOUBLE, abnormal BOOLEAN))"
+        "CREATE TABLE lab_values_read (hadm_id VARCHAR, place INTEGER, item VARCHAR, "
+        "last STRUCT(drawn TIMESTAMP, value DOUBLE, abnormal BOOLEAN))"
     )
     items = ", ".join(
         f"({quoted(code)}, {place}, {quoted(item)})" for place, (code, item) in enumerate(codes.LABS.items())
@@ -139,9 +139,9 @@ def _values(stage: Staging, files: Sequence[SourceFile], hours: int, lab_result_
         columns = ["subject_id", "itemid", "charttime", "valuenum", "flag", *(["storetime"] if stored else [])]
         # Joined by patient and time: samples of the emergency department carry no hadm_id.
         _stream(stage, file, columns, f"""
-            INSERT INTO lab_values
-            SELECT s.hadm_id, i.place, i.item, arg_max({{'value': l.number, 'abnormal': l.flag IS NOT NULL}},
-                (l.drawn, l.number, l.flag IS NOT NULL))
+            INSERT INTO lab_values_read
+            SELECT s.hadm_id, i.place, i.item,
+                max({{'drawn': l.drawn, 'value': l.number, 'abnormal': l.flag IS NOT NULL}})
             FROM (SELECT *, try_cast(charttime AS TIMESTAMP) AS drawn, try_cast(valuenum AS DOUBLE) AS number
                 FROM arriving_labs) l
             JOIN (VALUES {items}) i(itemid, place, item) ON i.itemid = l.itemid
@@ -150,15 +150,22 @@ def _values(stage: Staging, files: Sequence[SourceFile], hours: int, lab_result_
                 AND {known} + INTERVAL {wait} HOUR <= s.admit + INTERVAL {hours} HOUR
             WHERE isfinite(l.number) AND {known.replace("greatest(l.drawn, ", "(") if stored else known} IS NOT NULL
             GROUP BY s.hadm_id, i.place, i.item""")  # fmt: skip
+    stage.connection.execute("""
+        CREATE TABLE lab_values AS
+        SELECT hadm_id, place, item, max(last) AS last FROM lab_values_read GROUP BY 1, 2, 3;
+        DROP TABLE lab_values_read""")
 
 
 def _results(stage: Staging, files: Sequence[SourceFile]) -> None:
     """Create ``results``: how many laboratory results an admission has."""
-    stage.connection.execute("CREATE TABLE results (hadm_id VARCHAR, words VARCHAR)")
+    stage.connection.execute("CREATE TABLE results_read (hadm_id VARCHAR, results BIGINT)")
     for file in files:
         _stream(stage, file, ["hadm_id"], """
-            INSERT INTO results
-            SELECT hadm_id, count(*)::VARCHAR FROM arriving_labs WHERE hadm_id IS NOT NULL GROUP BY 1""")  # fmt: skip
+            INSERT INTO results_read
+            SELECT hadm_id, count(*) FROM arriving_labs WHERE hadm_id IS NOT NULL GROUP BY 1""")  # fmt: skip
+    stage.connection.execute("""
+        CREATE TABLE results AS SELECT hadm_id, sum(results)::VARCHAR AS words FROM results_read GROUP BY 1;
+        DROP TABLE results_read""")
 
 
 def _titles(stage: Staging, files: Sequence[SourceFile]) -> None:
@@ -183,15 +190,16 @@ def _stream(stage: Staging, file: SourceFile, columns: Sequence[str], query: str
         if column not in [c.lower() for c in file.columns]:
             file.need(column, "for labevents")
     given = [next(c for c in file.columns if c.lower() == column) for column in columns]
+    values = ", ".join(f"{stage.value(ours, c)} AS {ours}" for ours, c in zip(columns, given, strict=True))
     tolerant = stage.leaves_out and file.kind == "csv"
     try:
         stage.connection.execute(
-            f"CREATE OR REPLACE TEMP VIEW arriving_labs AS {file.select(given, rejects=tolerant)}; {query}; "
-            "DROP VIEW arriving_labs"
+            f"CREATE OR REPLACE TEMP VIEW arriving_labs AS SELECT {values} "
+            f"FROM ({file.select(given, rejects=tolerant)}); {query}; DROP VIEW arriving_labs"
         )
     except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
         raise InputError(f"{file.path}: {str(error).splitlines()[0]}; copy the file again.") from error
     if tolerant:
         bad = stage.ask("SELECT count(DISTINCT line), min(line) FROM reject_errors")[0]
-        stage.leave_out(f"{file.path.name}: a line that is not well-formed", bad[0], f"{file.path.name} line {bad[1]}")
+        stage.leave_out(f"{file.shown}: a line that is not well-formed", bad[0], f"{file.shown} line {bad[1]}")
         stage.connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")

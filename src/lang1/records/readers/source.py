@@ -8,8 +8,11 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +28,9 @@ LONGEST_LINE_BYTES = 64 * 2**20
 LIST_SEPARATOR = ";"
 Encoding = Literal["utf-8", "latin-1", "utf-16"]
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+TABLE_SUFFIX = re.compile(r"\.(csv|parquet)(\.gz|\.zst)?$", re.IGNORECASE)
+# Parts of one table: person_000000000000, person-00001-of-00010, person_part_3, person.1
+TABLE_PART = r"[-_. ]?(part|chunk|shard)?[-_. ]?\d[\w.-]*"
 _REJECTED = {
     "INVALID ENCODING": "a character that is not {encoding}",
     "MISSING COLUMNS": "too few values in the line",
@@ -43,6 +49,12 @@ class SourceFile:
     kind: str  # csv | parquet
     delimiter: str = ","
     encoding: Encoding = "utf-8"
+    label: str = ""  # how messages and ``_file`` name it where its own name is not the only one such
+
+    @property
+    def shown(self) -> str:
+        """Its name in messages and in ``_file``."""
+        return self.label or self.path.name
 
     def select(self, columns: Sequence[str], *, rejects: bool = False) -> str:
         """SQL that yields the named columns as text (null where empty) and ``_row``, the first data row being 1.
@@ -96,18 +108,65 @@ def find_files(base: Path, pattern: str, wanted_by: str) -> list[Path]:
 
 
 def find_table(folder: Path, table: str, *, encoding: Encoding = "utf-8") -> list[SourceFile]:
-    """A table's file in a folder: ``TABLE.csv``, ``.csv.gz``, ``.csv.zst`` or ``.parquet``, case ignored; else none.
+    """A table's files in a folder, in order of name, case ignored; none where it is absent.
+
+    One file (``TABLE.csv``, ``.csv.gz``, ``.csv.zst``, ``.parquet``), or several: numbered parts beside each other
+    (``TABLE-000000000001.csv.gz``, ``TABLE_part2.parquet``), or a folder of parts (``TABLE/``, ``TABLE.parquet/``).
 
     Raises:
-        InputError: the folder is missing, or the table is there in two formats.
+        InputError: the folder is missing, or the table is there in two ways.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder.")
-    wanted = [f"{table}{suffix}" for suffix in (".csv", ".csv.gz", ".csv.zst", ".parquet")]
-    found = sorted(path for path in folder.iterdir() if path.name.lower() in wanted)
-    if len(found) > 1:
-        raise InputError(f"{folder}: both {found[0].name} and {found[1].name} are there; keep one.")
-    return [open_source(path, encoding=encoding) for path in found]
+    ways = table_places(folder, {table})
+    if len(ways) > 1:
+        first, second = (files[0].relative_to(folder) for files in list(ways.values())[:2])
+        raise InputError(f"{folder}: both {first} and {second} are there for table {table}; keep one.")
+    found = [path for files in ways.values() for path in files]
+    return distinctly_named([open_source(path, encoding=encoding) for path in found], folder)
+
+
+def table_places(folder: Path, tables: Collection[str]) -> dict[tuple[str, str, bool], list[Path]]:
+    """The files right in a folder that hold some tables, by table, suffix, and whether they are parts."""
+    ways: dict[tuple[str, str, bool], list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        stem = TABLE_SUFFIX.sub("", path.name).lower()
+        table = next((t for t in tables if stem == t or re.fullmatch(re.escape(t) + TABLE_PART, stem)), None)
+        if table is None or path.name.startswith((".", "_")):
+            continue
+        if path.is_dir():
+            if stem != table:
+                continue
+            inside = sorted(p for p in path.rglob("*") if is_part(p, path))
+            for part in inside:
+                ways.setdefault((f"{table} in {path.name}", _suffix(part), True), []).append(part)
+        elif TABLE_SUFFIX.search(path.name):
+            ways.setdefault((table, _suffix(path) if stem != table else path.name, stem != table), []).append(path)
+    return ways
+
+
+def is_part(path: Path, folder: Path) -> bool:
+    """Whether a file below a folder of parts is one: CSV or Parquet, and neither hidden nor a tool's own."""
+    names = path.relative_to(folder).parts
+    return (
+        path.is_file()
+        and TABLE_SUFFIX.search(path.name) is not None
+        and not any(n.startswith((".", "_")) for n in names)
+    )
+
+
+def distinctly_named(files: Sequence[SourceFile], folder: Path) -> list[SourceFile]:
+    """The files, labelled by their path from ``folder`` where several have one name: ``_file`` must tell them apart."""
+    names = Counter(file.path.name for file in files)
+    return [
+        replace(file, label=Path(os.path.relpath(file.path, folder)).as_posix()) if names[file.path.name] > 1 else file
+        for file in files
+    ]
+
+
+def _suffix(path: Path) -> str:
+    found = TABLE_SUFFIX.search(path.name)
+    return found[0].lower() if found else ""
 
 
 def open_source(path: Path, delimiter: str = ",", encoding: Encoding = "utf-8") -> SourceFile:
@@ -163,7 +222,7 @@ def read_into(
     """
     for file in files:
         tolerant = malformed is not None and file.kind == "csv"
-        rows = f"SELECT *, {quoted(file.path.name)} AS _file FROM ({file.select(columns, rejects=tolerant)})"
+        rows = f"SELECT *, {quoted(file.shown)} AS _file FROM ({file.select(columns, rejects=tolerant)})"
         try:
             connection.execute(f"INSERT INTO {table} SELECT {select} FROM ({rows})")
         except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
@@ -181,9 +240,9 @@ def _tell_rejects(
     ).fetchall()
     for kind, lines, first in found:
         reason = _REJECTED.get(str(kind), f"not well-formed CSV ({str(kind).lower()})").format(encoding=file.encoding)
-        malformed(f"{file.path.name}: {reason}", lines, f"{file.path.name} line {first}")
+        malformed(f"{file.shown}: {reason}", lines, f"{file.shown} line {first}")
     if found:
-        mine = f"{table}._file = {quoted(file.path.name)}"
+        mine = f"{table}._file = {quoted(file.shown)}"
         # The k-th row that was read is the k-th of the file that was not left out; the header is line 1.
         connection.execute(f"""
             UPDATE {table} SET _row = numbered.n FROM (

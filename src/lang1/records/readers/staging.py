@@ -44,6 +44,8 @@ class Staging:
         self.connection, self.draft, self.meta = connection, draft, meta
         self.leaves_out = on_bad_rows == "leave_out"
         self.examples: dict[str, str] = {}
+        # Columns of the source that hold whole numbers, and lose the ".0" with which some tools write them.
+        self.whole_numbers: frozenset[str] = frozenset()
 
     def read(
         self, relation: str, files: Sequence[SourceFile], columns: Sequence[str], optional: Sequence[str] = ()
@@ -66,10 +68,7 @@ class Staging:
             present = [column for column in [*columns, *optional] if column.lower() in there]
             given = [next(c for c in file.columns if c.lower() == column.lower()) for column in present]
             values = "".join(
-                f"{name(theirs)} AS {name(ours)}, "
-                if ours.lower() == "text"
-                else f"nullif(trim({name(theirs)}), '') AS {name(ours)}, "
-                for ours, theirs in zip(present, given, strict=True)
+                f"{self.value(ours, theirs)} AS {name(ours)}, " for ours, theirs in zip(present, given, strict=True)
             )
             values += "".join(f"NULL AS {name(c)}, " for c in optional if c not in present)
             self.connection.execute(f"CREATE TEMP TABLE arriving AS SELECT * FROM {relation} LIMIT 0")
@@ -83,6 +82,14 @@ class Staging:
             )
             self.connection.execute(f"INSERT INTO {relation} SELECT * FROM arriving; DROP TABLE arriving")
         return self.rows(relation)
+
+    def value(self, ours: str, theirs: str) -> str:
+        """SQL: a source column ``theirs`` as :meth:`read` takes it."""
+        if ours.lower() == "text":
+            return name(theirs)
+        if ours.lower() in self.whole_numbers:
+            return f"nullif(regexp_replace(trim({name(theirs)}), '^([0-9]+)\\.0+$', '\\1'), '')"
+        return f"nullif(trim({name(theirs)}), '')"
 
     def load(self, relation: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
         """Append a reader's own Arrow batches, ``_file`` and ``_row`` included; returns the rows there are."""
@@ -291,7 +298,11 @@ def staging(
     refs: dict[str, Any] = dict(inputs or {})
     for kind, paths in (files or {}).items():
         for path in paths:
-            refs[f"{kind}/{path.name}"] = InputRef(path=str(path), kind="file", fingerprint=file_sha256(path))
+            key = f"{kind}/{path.name}"
+            above = iter(path.parents)
+            while key in refs:  # parts of one name in several folders
+                key = f"{kind}/{next(above).name}/{key.removeprefix(f'{kind}/')}"
+            refs[key] = InputRef(path=str(path), kind="file", fingerprint=file_sha256(path))
     with new_records(out, meta, settings=settings, inputs=refs, overwrite=overwrite) as draft:
         place = draft.path / ".staging"
         place.mkdir()

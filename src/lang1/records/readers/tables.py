@@ -14,7 +14,7 @@ from lang1.common.progress import Meter
 from lang1.common.settings import load_settings
 from lang1.records.readers.draft_mapping import init_mapping
 from lang1.records.readers.mapping import TablesMap
-from lang1.records.readers.source import SourceFile, find_files, name, open_source, read_into
+from lang1.records.readers.source import SourceFile, distinctly_named, find_files, name, open_source, read_into
 from lang1.records.readers.staging import LEAVE_OUT_HINT, Staging, staging
 from lang1.records.readers.values import Column, typed_columns
 from lang1.records.rules import ALL_TABLES, at
@@ -40,10 +40,13 @@ def ingest_tables(map_file: Path, out: Path, overrides: Iterable[str] = (), *, o
     """
     mapping = load_settings(TablesMap, map_file, overrides)
     sources = {
-        table: [
-            open_source(path, mapped.delimiter)
-            for path in find_files(map_file.parent, mapped.file, f"tables.{table}.file of {map_file.name}")
-        ]
+        table: distinctly_named(
+            [
+                open_source(path, mapped.delimiter)
+                for path in find_files(map_file.parent, mapped.file, f"tables.{table}.file of {map_file.name}")
+            ],
+            map_file.parent,
+        )
         for table, mapped in mapping.tables.items()
     }
     for table, files in sources.items():

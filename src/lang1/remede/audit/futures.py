@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -82,23 +83,23 @@ _TRUNCATED = {
 }
 
 
-def choose(material: Material) -> None:
+def choose(material: Material, tasks: Sequence[str]) -> None:
     """Create ``chosen(k, task, example_id, encounter_id, patient_id, t, apart)``: the examples that are built again."""
-    tasks = ", ".join(map(literal, material.cards))
+    listed = ", ".join(map(literal, tasks))
     apart = "true" if material.records.time_basis == "within_stay" else "false"
     material.connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE chosen AS
         SELECT printf('%05d:', row_number() OVER (ORDER BY task, example_id)) AS k, task, example_id, encounter_id,
             patient_id, prediction_time AS t, {apart} AS apart
         FROM (
-            SELECT * FROM examples WHERE prediction_time IS NOT NULL AND task IN ({tasks})
+            SELECT * FROM examples WHERE prediction_time IS NOT NULL AND task IN ({listed})
             QUALIFY row_number() OVER (
                 PARTITION BY task ORDER BY md5('{material.settings.seed}/rebuilt/' || encounter_id)
             ) <= {material.settings.rebuilt})""")
     given = [
         f"SELECT k, encounter_id, task, {literal(card.options[0])} AS first, {literal(card.options[-1])} AS last "
         f"FROM chosen WHERE task = {literal(task)} AND EXISTS (SELECT 1 FROM given_labels WHERE task = {literal(task)})"
-        for task, card in material.cards.items()
+        for task, card in ((task, material.cards[task]) for task in tasks)
     ]
     material.connection.execute(f"CREATE OR REPLACE TEMP TABLE chosen_given AS {' UNION ALL '.join(given)}")
 

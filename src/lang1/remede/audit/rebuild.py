@@ -45,19 +45,42 @@ def check(material: Material) -> list[Finding]:
             Finding(guard, (number,), None, "not_applicable", said)
             for guard, number in ((TRUNCATION, 4), (SWAPPED, 5), (ELIGIBILITY, 9))
         ] + _linted(material)
-    choose(material)
-    with tempfile.TemporaryDirectory(prefix="lang1-audit-") as place:
-        try:
-            found = [_rebuilt(material, Path(place) / name, f) for name, f in (("quiet", QUIET), ("turned", TURNED))]
-        except Lang1Error as error:
-            said = f"The examples could not be built again: {error}"
-            return [Finding(TRUNCATION, (4, 5, 9), None, "warn", said), *_linted(material)]
-    now = _current(material)
     findings: list[Finding] = []
-    for task in material.cards:
-        asked = {key: read for key, read in now.items() if key[0] == task}
-        findings += [*_compare(material, task, asked, found[0], found[1])]
+    try:
+        findings += _checked(material, tuple(material.cards))
+    except (Lang1Error, duckdb.Error):
+        # Again one by one, so that the task whose rows or card cannot be built does not take the others with it.
+        for task in material.cards:
+            try:
+                findings += _checked(material, (task,))
+            except (Lang1Error, duckdb.Error) as error:
+                findings += _not_rebuilt(task, str(error).splitlines()[0])
     return [*findings, *_linted(material)]
+
+
+def _checked(material: Material, tasks: tuple[str, ...]) -> list[Finding]:
+    choose(material, tasks)
+    if not material.sql("SELECT 1 FROM chosen LIMIT 1"):
+        return [
+            finding for task in tasks for finding in _compare(material, task, {}, _Rebuilt({}, {}), _Rebuilt({}, {}))
+        ]
+    with tempfile.TemporaryDirectory(prefix="lang1-audit-") as place:
+        found = [_rebuilt(material, Path(place) / name, f) for name, f in (("quiet", QUIET), ("turned", TURNED))]
+    now = _current(material)
+    findings = []
+    for task in tasks:
+        asked = {key: read for key, read in now.items() if key[0] == task}
+        findings += _compare(material, task, asked, found[0], found[1])
+    return findings
+
+
+def _not_rebuilt(task: str, why: str) -> list[Finding]:
+    """Guards that could not be asked have not held."""
+    said = f"Not shown: the examples could not be built again from records cut off at the question ({why})"
+    return [
+        Finding(guard, (number,), task, "fail", said)
+        for guard, number in ((TRUNCATION, 4), (SWAPPED, 5), (ELIGIBILITY, 9))
+    ]
 
 
 Key = tuple[str, str]  # task, and the number of the chosen example with its encounter
@@ -80,14 +103,15 @@ def _rebuilt(material: Material, place: Path, future: Future) -> _Rebuilt:
                 draft.write_part(name, table, 0)
     cards = place / "cards"
     cards.mkdir()
-    for task, card in material.cards.items():
+    tasks = [task for (task,) in material.sql("SELECT DISTINCT task FROM chosen ORDER BY 1")]
+    for task, card in ((task, material.cards[task]) for task in tasks):
         write_card(cards / f"{task}.yaml", card)
         if task in shipped_cards():
             _without_base(cards / f"{task}.yaml")
         if card.sql is not None and card.query is not None:
             (cards / card.sql).write_text(card.query, encoding="utf-8")
     # The few rows may lack what the whole records support.
-    settings = BuildSettings(tasks=tuple(material.cards), calendar=None, card_dir=cards, mark_unsupported="all")
+    settings = BuildSettings(tasks=tuple(tasks), calendar=None, card_dir=cards, mark_unsupported="all")
     build(place / "records", place / "benchmark", settings)
     return _read(place / "benchmark", place / "records")
 
