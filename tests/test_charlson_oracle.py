@@ -1,8 +1,7 @@
 """The Charlson index against pycomorb, an implementation nobody here wrote, and against scores frozen when they agreed.
 
-pycomorb is not a dependency: its tests are skipped where it cannot be imported. ``LANG1_PYCOMORB=FOLDER`` appends a
-folder to the path (``pip install --target FOLDER pycomorb``), ``LANG1_FULL=1`` compares 100,000 random sets of codes
-instead of 2,000.
+pycomorb is a dependency of development: its tests are skipped where it is not installed. ``LANG1_FULL=1`` compares
+100,000 random sets of codes instead of 2,000.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import csv
 import importlib
 import os
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +48,6 @@ KNOWN = ("497", "498", "499")
 @pytest.fixture(scope="module")
 def peer() -> Any:
     """``groups(system, weights, {id: codes})`` → id → (score, groups), by pycomorb."""
-    if folder := os.environ.get("LANG1_PYCOMORB"):
-        sys.path.append(folder)
     pytest.importorskip("pycomorb")
     polars = importlib.import_module("polars")
     index = importlib.import_module("pycomorb").CharlsonComorbidityIndex

@@ -330,6 +330,26 @@ def test_dates_after_the_release_are_shifted(tmp_path: Path) -> None:
         ingest(source, tmp_path / "s", time_basis="calendar")
 
 
+def test_diagnoses_among_measurements_and_parts_of_one_name(tmp_path: Path) -> None:
+    """Each table a folder whose one part is named alike: rows of three tables meet in the diagnoses."""
+    source = shutil.copytree(SMALL, tmp_path / "cdm")
+    (source / "measurement.csv").write_text(
+        "measurement_id,person_id,visit_occurrence_id,measurement_source_value,measurement_source_concept_id\n"
+        "1,1,10,718-7,3000963\n2,1,10,ICD10CM:R79.89,0\n3,1,10,R51,0\n4,1,10,I50.9,1001\n"
+    )
+    plain = ingest(source, tmp_path / "r")
+    for table in ("condition_occurrence", "measurement", "observation", "procedure_occurrence"):
+        (source / table.upper()).mkdir()
+        (source / f"{table}.csv").rename(source / table.upper() / "part-0.csv")
+    parts = ingest(source, tmp_path / "s")
+    for records in (plain, parts):
+        found = ask(records, "SELECT code, code_version FROM diagnoses WHERE encounter_id = '10' ORDER BY 1")
+        # R51 has no concept and no prefix, I50.9 is there as a condition.
+        assert found == [(code, "ICD-10-CM") for code in ("E11.9", "E8801", "I50.9", "R79.89")]
+    assert ask(plain, "SELECT * FROM diagnoses ORDER BY ALL") == ask(parts, "SELECT * FROM diagnoses ORDER BY ALL")
+    assert plain.folder.manifest.left_out == parts.folder.manifest.left_out
+
+
 def test_standard_concepts_alone_cannot_be_comorbidity(tmp_path: Path) -> None:
     source = shutil.copytree(SMALL, tmp_path / "cdm")
     (source / "observation.csv").unlink()

@@ -134,12 +134,17 @@ def test_predictions_of_another_benchmark_are_refused(
         export_predictions_meds(predicted[0], other, tmp_path / "scored")
 
 
-def test_the_schemas_of_meds_take_them(meds: Path, predicted: tuple[Path, Path]) -> None:
+def test_the_schemas_of_meds_take_them(meds: Path) -> None:
     schemas = pytest.importorskip("meds")
-    prediction = pytest.importorskip("meds_evaluation.schema")
-    for file in (meds / "labels").rglob("*.parquet"):
+    files = list((meds / "labels").rglob("*.parquet"))
+    assert files
+    for file in files:
         schemas.LabelSchema.validate(pq.read_table(file))
     schemas.SubjectSplitSchema.validate(pq.read_table(meds / "metadata" / "subject_splits.parquet"))
+
+
+def test_the_schema_of_meds_evaluation_takes_predictions(predicted: tuple[Path, Path]) -> None:
+    prediction = pytest.importorskip("meds_evaluation.schema")
     for file in predicted[1].rglob("*.parquet"):
         prediction.PredictionSchema.validate(pq.read_table(file))
 

@@ -22,8 +22,8 @@ from lang1.records.store import Limit, RecordsMeta, VitalStatus
 
 TABLES = (
     "person", "visit_occurrence", "visit_detail", "death", "condition_occurrence", "procedure_occurrence",
-    "observation", "note", "care_site", "location", "payer_plan_period", "observation_period", "cdm_source", "concept",
-    "cost",
+    "observation", "measurement", "note", "care_site", "location", "payer_plan_period", "observation_period",
+    "cdm_source", "concept", "cost",
 )  # fmt: skip
 PERSON = (
     "gender_concept_id", "year_of_birth", "month_of_birth", "day_of_birth", "birth_datetime", "race_concept_id",

@@ -26,6 +26,7 @@ NOTE = (
     "note_date", "note_datetime", "note_type_concept_id", "note_class_concept_id", "note_title", "note_source_value",
     "visit_occurrence_id",
 )  # fmt: skip
+CODED_ELSEWHERE = ("observation", "measurement")
 CPT, HCPCS = "[0-9]{4}[0-9AFTU]", "[A-V][0-9]{4}"
 PCS, ICD9_PROCEDURE = "[0-9A-HJ-NP-Z]{7}", r"[0-9]{2}\.?[0-9]{1,2}"
 FIRST_LOCAL_CONCEPT = 2_000_000_000  # by convention ids from here on are a site's own, not of a standard vocabulary
@@ -34,8 +35,9 @@ FIRST_LOCAL_CONCEPT = 2_000_000_000  # by convention ids from here on are a site
 def create_coded(stage: Staging, cdm: Cdm, settings: OmopSettings) -> None:
     """Create ``codes`` (concept to vocabulary and code, of the vocabularies that matter) and read what is coded.
 
-    Codes whose standard concept is no condition lie in ``observation`` and ``procedure_occurrence``; from there only
-    those are taken that the concept table, or a prefix, says are diagnoses.
+    Codes whose standard concept is no condition lie in ``observation`` (history, status), ``measurement`` (findings of
+    a laboratory) and ``procedure_occurrence``; from there only those are taken that the concept table, or a prefix,
+    says are diagnoses. They are picked while the file streams past: of measurements nearly all are something else.
     """
     vocabularies = [*concepts.DIAGNOSIS_VOCABULARIES, *concepts.PROCEDURE_VOCABULARIES]
     wanted = (
@@ -52,17 +54,14 @@ def create_coded(stage: Staging, cdm: Cdm, settings: OmopSettings) -> None:
     stage.connection.execute("DROP TABLE concept")
     stage.read("condition_occurrence", cdm.tables["condition_occurrence"], ["person_id"], CONDITION)
     stage.read("procedure_occurrence", cdm.tables["procedure_occurrence"], ["person_id"], PROCEDURE)
-    known = (
-        f"{identity('observation_source_concept_id')} IN (SELECT concept_id FROM codes WHERE version IS NOT NULL) "
-        "OR regexp_matches(upper(observation_source_value), '^ICD')"
-    )
-    observation = ["visit_occurrence_id", "observation_source_value", "observation_source_concept_id"]
-    there = [
-        file
-        for file in cdm.tables["observation"]
-        if {c.lower() for c in file.columns} >= {"observation_source_value", "observation_source_concept_id"}
-    ]
-    stage.read("observation", filtered(there, known), ["person_id", *observation])
+    for table in CODED_ELSEWHERE:
+        value, concept = f"{table}_source_value", f"{table}_source_concept_id"
+        known = (
+            f"{identity(concept)} IN (SELECT concept_id FROM codes WHERE version IS NOT NULL) "
+            f"OR regexp_matches(upper({value}), '^ICD')"
+        )
+        there = [file for file in cdm.tables[table] if {c.lower() for c in file.columns} >= {value, concept}]
+        stage.read(table, filtered(there, known), ["person_id", "visit_occurrence_id", value, concept])
 
 
 def put_diagnoses(stage: Staging, settings: OmopSettings) -> None:
@@ -96,6 +95,11 @@ def put_diagnoses(stage: Staging, settings: OmopSettings) -> None:
     # Without a vocabulary of ICD codes a source concept says nothing, and the shape of the source value decides.
     explained = "EXISTS (SELECT 1 FROM codes WHERE version IS NOT NULL)"
     icd_concept = "EXISTS (SELECT 1 FROM codes k WHERE k.version IS NOT NULL AND k.concept_id = {0})"
+    elsewhere = " ".join(
+        f"UNION ALL SELECT visit_occurrence_id, {table}_source_value, {identity(f'{table}_source_concept_id')}, "
+        f"false, NULL, false, _file, _row, '{table}' FROM {table}"
+        for table in CODED_ELSEWHERE
+    )
     stage.connection.execute(f"""
         CREATE TABLE diagnosis_codes AS
         WITH given AS (
@@ -104,9 +108,7 @@ def put_diagnoses(stage: Staging, settings: OmopSettings) -> None:
                 CASE {nth} WHEN {kind} = {last} THEN 1 END AS nth, true AS any_shape,
                 _file, _row, 'condition_occurrence' AS relation
             FROM condition_occurrence
-            UNION ALL
-            SELECT visit_occurrence_id, observation_source_value, {identity("observation_source_concept_id")},
-                false, NULL, false, _file, _row, 'observation' FROM observation
+            {elsewhere}
             UNION ALL
             SELECT visit_occurrence_id, procedure_source_value, {identity("procedure_source_concept_id")},
                 false, NULL, false, _file, _row, 'procedure_occurrence' FROM procedure_occurrence

@@ -135,7 +135,7 @@ def _files_of(folder: Path, table: str, files: Sequence[Path], encoding: Encodin
             f"{folder}: table {table} is there twice ({mine[0].relative_to(folder)} and "
             f"{mine[-1].relative_to(folder)}); keep one, or name the folder that holds the right ones."
         )
-    return distinctly_named([_opened(path, table, encoding) for path in mine], folder)
+    return distinctly_named([_opened(path, table, encoding) for path in mine], folder, table)
 
 
 def _opened(path: Path, table: str, encoding: Encoding) -> SourceFile:

@@ -123,7 +123,7 @@ def find_table(folder: Path, table: str, *, encoding: Encoding = "utf-8") -> lis
         first, second = (files[0].relative_to(folder) for files in list(ways.values())[:2])
         raise InputError(f"{folder}: both {first} and {second} are there for table {table}; keep one.")
     found = [path for files in ways.values() for path in files]
-    return distinctly_named([open_source(path, encoding=encoding) for path in found], folder)
+    return distinctly_named([open_source(path, encoding=encoding) for path in found], folder, table)
 
 
 def table_places(folder: Path, tables: Collection[str]) -> dict[tuple[str, str, bool], list[Path]]:
@@ -155,11 +155,17 @@ def is_part(path: Path, folder: Path) -> bool:
     )
 
 
-def distinctly_named(files: Sequence[SourceFile], folder: Path) -> list[SourceFile]:
-    """The files, labelled by their path from ``folder`` where several have one name: ``_file`` must tell them apart."""
+def distinctly_named(files: Sequence[SourceFile], folder: Path, table: str | None = None) -> list[SourceFile]:
+    """The files, labelled by their path from ``folder`` where several have one name: ``_file`` must tell them apart.
+
+    With ``table`` also those whose own name does not begin with it: rows of several tables meet in one of the records,
+    and ``part-0.parquet`` may be in the folder of each.
+    """
     names = Counter(file.path.name for file in files)
     return [
-        replace(file, label=Path(os.path.relpath(file.path, folder)).as_posix()) if names[file.path.name] > 1 else file
+        replace(file, label=Path(os.path.relpath(file.path, folder)).as_posix())
+        if names[file.path.name] > 1 or not file.path.name.lower().startswith(table or "")
+        else file
         for file in files
     ]
 
