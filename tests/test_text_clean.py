@@ -1,5 +1,7 @@
 """Cleaning, questions and truncation."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 from lang1.common.errors import InputError, SettingsError
 from lang1.text.clean import clean_note
 from lang1.text.questions import QUESTIONS, letters, render_question
-from lang1.text.truncate import truncate
+from lang1.text.sections import sections
+from lang1.text.truncate import cut_text, truncate
 
 AWKWARD = st.text(
     alphabet=st.one_of(
@@ -57,6 +60,43 @@ def test_truncation_refusals() -> None:
         truncate(np.arange(3), 0)
     with pytest.raises(SettingsError, match="middle"):
         truncate(np.arange(3), 2, "middle")
+
+
+NOTE = """Seen in clinic.
+Chief Complaint: chest pain
+Hospital Course: treated with heparin and catheterisation
+Results: troponin 3.2
+Some heading:
+words of no known section"""
+
+
+@given(st.integers(1, 60), st.sampled_from(["sections", "sections:results,chief_complaint", "sections:other"]))
+def test_a_cut_by_section_keeps_what_comes_first(budget: int, policy: str) -> None:
+    spans = [found.span() for found in re.finditer(r"\s*\S+", NOTE)]
+    starts = [start for start, _ in spans]
+    tokens = np.arange(len(spans))
+    kept, cut = truncate(tokens, budget, policy, NOTE, starts)
+    assert len(kept) == min(len(tokens), budget) and cut == len(tokens) - len(kept)
+    assert (np.diff(kept) > 0).all()
+    # By hand: sections in order of priority, each from its start.
+    order = ["hospital_course", "chief_complaint", "start", "results", "other"]
+    if ":" in policy:
+        named = policy.partition(":")[2].split(",")
+        order = named + [s.name for s in sections(NOTE) if s.name not in named]
+    parts = {s.name: [i for i, at in enumerate(starts) if s.start <= at < s.end] for s in sections(NOTE)}
+    wanted = [i for name in order for i in parts[name]][:budget]
+    assert sorted(wanted) == list(kept)
+    text, left = cut_text(NOTE, spans, budget, policy)
+    assert left == cut and [w.strip() for w in text.split()] == [NOTE[slice(*spans[i])].strip() for i in kept]
+
+
+@given(st.integers(1, 40), st.sampled_from(["head", "tail", "head+tail"]))
+def test_a_text_is_cut_as_its_tokens_are(budget: int, policy: str) -> None:
+    spans = [found.span() for found in re.finditer(r"\s*\S+", NOTE)]
+    kept, cut = truncate(np.arange(len(spans)), budget, policy)
+    text, left = cut_text(NOTE, spans, budget, policy)
+    assert left == cut and text.split() == [NOTE[slice(*spans[i])].strip() for i in kept]
+    assert cut or text == NOTE
 
 
 def test_question_layout() -> None:

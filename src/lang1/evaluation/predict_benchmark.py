@@ -28,6 +28,7 @@ from lang1.common.errors import InputError, SettingsError
 from lang1.common.identity import read_patient_hashes
 from lang1.common.predictions import REGIMES
 from lang1.common.progress import QUIET_SECONDS, Meter, say
+from lang1.evaluation import shards
 from lang1.evaluation.asking import GIVEN, SWAPPED, train_shares, variants
 from lang1.evaluation.examples import Asked, asked
 from lang1.evaluation.journal import SUFFIX, Journal
@@ -139,6 +140,7 @@ def _evaluate_local(
         note_budget=budget,
         truncation=truncation,
         shots=shots,
+        notes=shards.NOTES,
         what=f"{name or Path(ref.path).name}, {regime}",
     )
     rank, world = torchrun_rank()

@@ -52,6 +52,7 @@ class Job(Settings):
     note_budget: int
     truncation: str
     shots: int
+    notes: int
     what: str
 
     def run(self) -> dict[str, Any]:
@@ -60,7 +61,7 @@ class Job(Settings):
             "model": self.model_fingerprint,
             "benchmark": self.benchmark_fingerprint,
             "settings": self.settings.model_dump(mode="json", exclude=FREE),
-            "budget": [self.note_budget, self.truncation, self.shots],
+            "budget": [self.note_budget, self.truncation, self.shots, self.notes],
             "lang1": lang1.__version__,
         }
 
@@ -70,10 +71,10 @@ def plain(settings: EvaluateSettings) -> EvaluateSettings:
     return EvaluateSettings.model_validate({name: getattr(settings, name) for name in EvaluateSettings.model_fields})
 
 
-def blocks(variant: Variant) -> list[list[Noted]]:
-    """A variant's notes in blocks, in a fixed order."""
+def blocks(variant: Variant, size: int) -> list[list[Noted]]:
+    """A variant's notes in blocks of ``size``, in a fixed order."""
     notes = variant.asked.notes()
-    return [notes[start : start + NOTES] for start in range(0, len(notes), NOTES)]
+    return [notes[start : start + size] for start in range(0, len(notes), size)]
 
 
 def answer_shard(job: Job, place: Path, rank: int, world: int) -> None:
@@ -86,7 +87,7 @@ def answer_shard(job: Job, place: Path, rank: int, world: int) -> None:
     mine = [
         (f"{way.name}:{number}", way, block)
         for way in ways
-        for number, block in enumerate(blocks(way))
+        for number, block in enumerate(blocks(way, job.notes))
         if number % world == rank and f"{way.name}:{number}" not in done
     ]
     total = sum(len(items) for _, _, block in mine for _, items in block)
@@ -95,15 +96,14 @@ def answer_shard(job: Job, place: Path, rank: int, world: int) -> None:
         Meter(job.what if world == 1 else f"{job.what}, process {rank + 1} of {world}", total, "examples") as meter,
     ):
         journal.add(FACTS, {"name": scorer.name, "parameters": scorer.parameters, "device": str(scorer.device)})
-        for key, way, groups in _read(mine):
+        for key, way, groups in _read(mine, max(1, NOTES_AT_A_TIME // job.notes)):
             replies, tokens = _answer(scorer, way, groups, meter)
             check_scores(replies, str(job.model))
             journal.add(key, {"rows": [one.as_list() for one in replies], "tokens": tokens})
 
 
-def _read(mine: Sequence[tuple[str, Variant, list[Noted]]]) -> Iterator[tuple[str, Variant, list[Any]]]:
-    """Blocks with their texts; each read of the notes table serves many blocks."""
-    many = max(1, NOTES_AT_A_TIME // NOTES)
+def _read(mine: Sequence[tuple[str, Variant, list[Noted]]], many: int) -> Iterator[tuple[str, Variant, list[Any]]]:
+    """Blocks with their texts; each read of the notes table serves ``many`` blocks."""
     for start in range(0, len(mine), many):
         some = mine[start : start + many]
         for way in {id(way): way for _, way, _ in some}.values():
@@ -136,7 +136,7 @@ def gather(job: Job, place: Path) -> tuple[dict[str, dict[str, Reply]], int, Map
     tokens = 0
     for way in variants(chosen, job.settings, 0, lambda text, budget, policy: text):
         rows = replies.setdefault(way.name, {})
-        for number in range(len(blocks(way))):
+        for number in range(len(blocks(way, job.notes))):
             line = lines.get(f"{way.name}:{number}")
             if line is None:
                 return None

@@ -8,6 +8,7 @@ first shared note is also asked the plain way, and where the two differ nothing 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,8 @@ class SharedPrefix:
 
     def __init__(self, model: Any, keeps_logits: bool, dtype: torch.dtype) -> None:
         self.model, self._keeps_logits, self._dtype = model, keeps_logits, dtype
+        # transformers 5.40 is to know the argument by its new name alone.
+        self._cache = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
         self.usable: bool | None = None  # not tried yet
 
     def answer(self, prompts: Sequence[list[int]], following: Sequence[list[int]]) -> Found | None:
@@ -93,7 +96,7 @@ class SharedPrefix:
         one: dict[str, Any] = {"logits_to_keep": 1} if self._keeps_logits else {}
         with torch.inference_mode():
             note = torch.tensor([prompts[0][:common]], device=device)
-            cache = self.model(input_ids=note, use_cache=True, **one).past_key_values
+            cache = getattr(self.model(input_ids=note, use_cache=True, **one), self._cache)
             cache.batch_repeat_interleave(len(rests))
             last = torch.tensor([len(rest) - 1 for rest in rests], device=device)
             if self._keeps_logits:
@@ -103,8 +106,8 @@ class SharedPrefix:
                 input_ids=ids.to(device),
                 attention_mask=seen.to(device),
                 position_ids=(common + torch.arange(width, device=device))[None].expand(len(rests), -1),
-                past_key_values=cache,
                 use_cache=True,
+                **{self._cache: cache},
                 **one,
             ).logits
             chosen = logits[torch.arange(len(rests), device=logits.device), last]
