@@ -1,4 +1,4 @@
-"""What independent packages say of the same inputs, asked live where they are installed and frozen for where they are not.
+"""What independent packages say of the same inputs: asked where they are installed, frozen for where they are not.
 
 Freeze again, in an environment that has all of them: python tests/metric_oracles.py
 """

@@ -1,4 +1,4 @@
-"""Closed-form AUROC intervals: against brute force over pairs, with patients that have several rows, and at the edges."""
+"""Closed-form AUROC intervals: against brute force over pairs, with several rows a patient, and at the edges."""
 
 import math
 
