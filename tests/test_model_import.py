@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from lang1.common.artefact import open_folder
 from lang1.common.errors import ArtefactError
-from lang1.model.importing import ImportSettings, import_model
+from lang1.model.config import ImportSettings
+from lang1.model.importing import import_model
 from lang1.model.llama import Llama
 from lang1.model.store import export_model, load_model
 from lang1.text.tokenizer import Tokenizer

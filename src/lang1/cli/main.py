@@ -182,7 +182,7 @@ def pretrain(
 
 @app.command()
 def finetune(
-    model: Annotated[Path, typer.Argument(help="Pretrained model folder.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, or a Hugging Face folder.")],
     benchmark: Annotated[Path, typer.Argument(help="Benchmark folder.")],
     out: Annotated[Path, typer.Argument(help="Model folder to write.")],
     overrides: Overrides = None,
@@ -190,12 +190,21 @@ def finetune(
 ) -> None:
     """Teach a model to answer the benchmark's questions, one task or all jointly.
 
-    Example: `lang1 finetune ./model ./benchmark ./finetuned 'tasks=[readmission, mortality]'`
+    Example: `lang1 finetune ./model ./benchmark ./finetuned 'tasks=[readmission, mortality]'`, or with the paper's
+    settings, low-rank adapters and three seeds: `lang1 finetune ./model ./benchmark ./finetuned base=paper 'lora={}'
+    'seeds=[1, 2, 3]'`
     """
     from lang1.training.finetune import finetune as run
     from lang1.training.settings import FinetuneSettings
 
-    run(model, benchmark, out, load(FinetuneSettings, config, overrides))
+    settings = load(FinetuneSettings, config, overrides)
+    if settings.seeds is not None:
+        from lang1.study.seeds import finetuning_study
+
+        study = finetuning_study(model, benchmark, settings.model_dump(mode="json", exclude_unset=True))
+        _run_and_show(study, out, "finetune")
+        return
+    run(model, benchmark, out, settings)
     done(out, f"lang1 evaluate {out} {benchmark} ./evaluation")
 
 
@@ -326,7 +335,8 @@ def import_(
 
     Example: `lang1 import ./SmolLM2-135M ./smollm2`
     """
-    from lang1.model.importing import ImportSettings, import_model
+    from lang1.model.config import ImportSettings
+    from lang1.model.importing import import_model
 
     import_model(source, out, load(ImportSettings, config, overrides))
     done(out, f"lang1 finetune {out} ./benchmark ./finetuned")

@@ -217,6 +217,14 @@ def _member(
     )
 
 
+class ImportSettings(Settings):
+    """How a model is imported."""
+
+    name: str | None = None  # what manifests and cards call it; null takes the source's name
+    dtype: Literal["stored", "fp32", "bf16", "fp16"] = "stored"  # of the weights written; training holds them in fp32
+    options: int = Field(default=5, ge=2, le=26)  # option letters that must each be one token
+
+
 # Shapes of 100m, 1b and 7b: arXiv 2511.13703 (its reference configurations smol_llama-101M-GQA, TinyLlama-1.1B,
 # Llama-2-7B). nano and micro are ours, for CPUs: see docs/log.md for how nano's shape was chosen. The others are
 # ours, for scaling studies between and below; a size in a name counts all weights, with a vocabulary of 4,096 up to

@@ -5,29 +5,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from lang1.common.artefact import InputRef, file_sha256, new_folder
 from lang1.common.errors import ArtefactError
 from lang1.common.progress import say
-from lang1.common.settings import Settings
+from lang1.model.config import ImportSettings
 from lang1.model.store import load_model, save_model
 from lang1.model.weights import INDEX, WEIGHTS, stored_dtype
 from lang1.text.tokenizer import check_tokenizer
 
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class ImportSettings(Settings):
-    """How a model is imported."""
-
-    name: str | None = None  # what manifests and cards call it; null takes the source's name
-    dtype: Literal["stored", "fp32", "bf16", "fp16"] = "stored"  # of the weights written; training holds them in fp32
-    options: int = Field(default=5, ge=2, le=26)  # option letters that must each be one token
 
 
 def import_model(source: Path, out: Path, settings: ImportSettings | None = None) -> Path:

@@ -33,6 +33,7 @@ from lang1.common.artefact import (
 from lang1.common.errors import ArtefactError, Lang1Error, SettingsError
 from lang1.common.progress import say
 from lang1.common.settings import validate_settings
+from lang1.study.seeds import fan_out
 from lang1.study.spec import StepSpec, StudySpec
 
 STATE = ".state"
@@ -102,6 +103,7 @@ def run_study(spec: StudySpec, kinds: Mapping[str, StepKind], out: Path, source:
         Lang1Error: a step refused its input (the step is named).
         StepFailed: a step broke; its traceback is in ``OUT/.state/STEP.log``.
     """
+    spec = fan_out(spec, source)
     steps = plan(spec, kinds, source)
     try:
         (out / STATE).mkdir(parents=True, exist_ok=True)

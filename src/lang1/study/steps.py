@@ -10,8 +10,10 @@ from typing import Any, cast
 
 from pydantic import Field
 
+from lang1.common.artefact import open_folder
 from lang1.corpus.settings import CorpusSettings
 from lang1.evaluation.settings import EvaluateSettings
+from lang1.model.config import ImportSettings
 from lang1.records.readers.diabetes130 import Diabetes130Settings
 from lang1.remede.settings import BuildSettings
 from lang1.simulator.settings import SimulatorSettings
@@ -24,6 +26,7 @@ class EvaluateStep(EvaluateSettings):
 
     regime: str
     name: str | None = None
+    suffix: str = Field(default="", description="added to the name; a study of several seeds sets it")
 
 
 class BaselineStep(EvaluateSettings):
@@ -98,9 +101,23 @@ def _finetune(inputs: Inputs, settings: Any, out: Path) -> None:
 def _evaluate(inputs: Inputs, settings: EvaluateStep, out: Path) -> None:
     from lang1.evaluation.predict_benchmark import evaluate_model
 
-    evaluate_model(
-        _one(inputs, "model"), _one(inputs, "benchmark"), out, settings, regime=settings.regime, name=settings.name
-    )
+    model, name = _one(inputs, "model"), settings.name
+    if settings.suffix:
+        name = f"{name or open_folder(model, 'model').manifest.extra.get('name', model.name)}{settings.suffix}"
+    evaluate_model(model, _one(inputs, "benchmark"), out, settings, regime=settings.regime, name=name)
+
+
+def _seeds(inputs: Inputs, settings: Any, out: Path) -> None:
+    from lang1.study.seeds import summarise
+
+    benchmark = cast(Path | None, inputs.get("benchmark"))
+    summarise(out, _many(inputs, "models"), _many(inputs, "predictions"), benchmark, settings)
+
+
+def _import(inputs: Inputs, settings: Any, out: Path) -> None:
+    from lang1.model.importing import import_model
+
+    import_model(_one(inputs, "source"), out, settings)
 
 
 def _baseline(inputs: Inputs, settings: BaselineStep, out: Path) -> None:
@@ -150,9 +167,11 @@ STEP_KINDS: dict[str, StepKind] = {
     "diabetes-130": StepKind(Diabetes130Settings, {}, _diabetes130),
     "remede": StepKind(BuildSettings, {"records": True}, _remede),
     "corpus": StepKind(CorpusSettings, {"records": True, "benchmark": True, "tokenizer": False}, _corpus),
+    "import": StepKind(ImportSettings, {"source": True}, _import),
     "pretrain": StepKind(PretrainSettings, {"corpus": True, "benchmark": True, "start": False}, _pretrain),
     "finetune": StepKind(FinetuneSettings, {"model": True, "benchmark": True}, _finetune),
     "evaluate": StepKind(EvaluateStep, {"model": True, "benchmark": True}, _evaluate),
+    "seeds": StepKind(EvaluateSettings, {"models": False, "predictions": False, "benchmark": False}, _seeds),
     "baseline": StepKind(BaselineStep, {"benchmark": True}, _baseline),
     "generalist": StepKind(EvaluateStep, {"folder": True, "benchmark": True}, _generalist, {"folder": _server_print}),
     "predictions": StepKind(PredictionsStep, {"file": True, "benchmark": True}, _predictions),
