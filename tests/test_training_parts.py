@@ -121,6 +121,7 @@ def test_checkpoints_are_whole_newest_first_and_bound_to_their_settings(tmp_path
     assert checkpoints.latest() is None
     for step in (1, 2, 3):
         checkpoints.save(step, model, optimizers, {"tokens": step})
+    checkpoints.finish()
     assert [p.name for p in sorted(checkpoints.folder.iterdir())] == ["step-00000002", "step-00000003"]
     found = checkpoints.latest()
     assert found is not None and found.step == 3 and found.extra == {"tokens": 3}
@@ -128,11 +129,11 @@ def test_checkpoints_are_whole_newest_first_and_bound_to_their_settings(tmp_path
     with pytest.raises(SettingsError, match=r"settings\.optimizer\.lr was 0\.1, now 0\.2"):
         Checkpoints(tmp_path, {"settings": {"optimizer": {"lr": 0.2}}}).latest()
 
-    weights = checkpoints.folder / "step-00000003" / "model.safetensors"
+    weights = checkpoints.folder / "step-00000003" / "rank-00000.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])
     older = checkpoints.latest()
     assert older is not None and older.step == 2
-    weights = checkpoints.folder / "step-00000002" / "model.safetensors"
+    weights = checkpoints.folder / "step-00000002" / "rank-00000.safetensors"
     damaged = bytearray(weights.read_bytes())
     damaged[-1] ^= 1
     weights.write_bytes(bytes(damaged))
@@ -149,5 +150,6 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
     (checkpoints.folder / ".partial" / "state.json").write_text("{}")
     assert checkpoints.latest() is None
     checkpoints.save(1, model, optimizers, {})
+    checkpoints.finish()
     found = checkpoints.latest()
     assert found is not None and found.step == 1

@@ -20,8 +20,9 @@ from lang1.common.artefact import open_folder, partial_path
 from lang1.common.errors import ArtefactError, SettingsError
 from lang1.common.identity import patient_hash, read_patient_hashes, write_patient_hashes
 from lang1.model.store import load_model
+from lang1.training.checkpoint import open_checkpoint
 from lang1.training.finetune import finetune
-from lang1.training.loop import METRICS, Loop
+from lang1.training.loop import METRICS, Loop, Step
 from lang1.training.pretrain import Pretraining, pretrain
 from lang1.training.settings import (
     FinetuneSettings,
@@ -107,7 +108,7 @@ class Stopper:
         self.at, self.count = list(at), 0
         step = Loop._step
 
-        def stopping(loop: Loop) -> tuple[float, float, float]:
+        def stopping(loop: Loop) -> Step:
             if self.at and loop.done >= self.at[0]:
                 self.at.pop(0)
                 if kill:
@@ -260,8 +261,8 @@ def test_the_best_validation_is_kept_and_patience_ends_the_run(
     again = finetune(pretrained, benchmark, tmp_path / "again", longer)
     for name, tensor in weights(again).items():
         assert torch.equal(tensor, weights(out)[name])
-    last = load_file(again / "checkpoints" / "step-00000012" / "model.safetensors")
-    assert not all(torch.equal(tensor, last[name]) for name, tensor in weights(again).items())
+    last = open_checkpoint(again / "checkpoints" / "step-00000012").tensors
+    assert not all(torch.equal(tensor, last.rows(f"model/{name}")) for name, tensor in weights(again).items())
 
 
 def test_a_nan_loss_is_skipped_counted_and_survived(
@@ -303,8 +304,9 @@ def test_a_damaged_checkpoint_is_an_error_not_a_crash(
     with pytest.raises(KeyboardInterrupt):
         pretrain(corpus, tmp_path / "m", PRETRAIN)
     folders = sorted((partial_path(tmp_path / "m") / "checkpoints").iterdir())
-    assert len(folders) == 1
-    (folders[0] / "optimizer.safetensors").write_bytes(b"damaged")
+    assert [folder.name for folder in folders] == ["step-00000000", "step-00000002"]
+    for folder in folders:
+        (folder / "rank-00000.safetensors").write_bytes(b"damaged")
     with pytest.raises(ArtefactError, match="damaged"):
         pretrain(corpus, tmp_path / "m", PRETRAIN)
 

@@ -26,6 +26,8 @@ from lang1.common.errors import ArtefactError
 MANIFEST = "manifest.json"
 # Files that record how a run went (times, rates) and not what it made; they do not enter the fingerprint.
 LOG_SUFFIXES = (".jsonl", ".log")
+# Folders of the same kind: checkpoints that a training run keeps, and the record of what it read.
+LOG_FOLDERS = ("checkpoints", "order")
 
 
 class InputRef(BaseModel):
@@ -108,7 +110,7 @@ def content_fingerprint(path: Path) -> str:
     """SHA-256 over the names and contents of a folder's files, logs and the manifest itself aside."""
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        if file.name == MANIFEST or file.suffix in LOG_SUFFIXES:
+        if file.name == MANIFEST or file.suffix in LOG_SUFFIXES or file.relative_to(path).parts[0] in LOG_FOLDERS:
             continue
         digest.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\n".encode())
     return digest.hexdigest()

@@ -128,6 +128,21 @@ class BatchOrder:
                 numbers[run] = document - document[:, :1]
         return tokens, numbers
 
+    def documents(self, at: npt.NDArray[np.int64]) -> list[list[int | str]]:
+        """What rows consist of: ``[row, source, document, first token inside it, tokens]`` piece by piece, documents
+        by their number in stored order."""
+        found: list[list[int | str]] = []
+        source_of, row_of = self.schedule.place(at)
+        for number, source, row in zip(at.tolist(), source_of.tolist(), row_of.tolist(), strict=True):
+            stream = self._sources[source].train
+            begin = row * self.sequence_length
+            starts, lengths = self._layouts[source].pieces(begin, begin + self.sequence_length)
+            documents = np.searchsorted(stream.bounds, starts, side="right") - 1
+            inside = starts - stream.bounds[documents]
+            for piece in zip(documents.tolist(), inside.tolist(), lengths.tolist(), strict=True):
+                found.append([number, self.names[source], *piece])
+        return found
+
     def realised(self, steps: int) -> dict[str, dict[str, float]]:
         """What the first ``steps`` steps take of each source.
 

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM during training: noted at once, obeyed at the next step boundary, after a checkpoint."""
+"""Ctrl-C and SIGTERM during training: noted at once, obeyed at the next pass through the model, after a checkpoint.
+
+"Pass" since a step can consist of many and an evaluation of thousands: whoever asks gives a minute, not an hour.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        say("Stopping after this step; run the same command again to go on from here.")
+        say("Stopping with a checkpoint; run the same command again to go on from here.")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,25 +1,21 @@
-"""Optimizers: AdamW, optionally Muon for the matrices inside the layers; schedule; state as plain tensors."""
+"""Optimizers: AdamW, optionally Muon for the matrices inside the layers; state as named tensors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lang1.common.errors import ArtefactError
-from lang1.training.settings import OptimizerSettings, ScheduleSettings
+from lang1.training.schedule import factor_at
+from lang1.training.settings import OptimizerSettings
 
-
-def factor_at(step: int, steps: int, schedule: ScheduleSettings) -> float:
-    """What the peak learning rate is multiplied by at ``step`` (from 0) of ``steps``."""
-    warmup = math.ceil(schedule.warmup * steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+__all__ = ["Muon", "Optimizers", "factor_at", "orthogonal"]
 
 
 class Muon(torch.optim.Optimizer):
@@ -50,8 +46,45 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
                     updates.append(weight.grad.lerp(state["momentum"], group["momentum"]))
                 scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-                for weight, update in zip(weights, orthogonal(torch.stack(updates)), strict=True):
-                    weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.to(weight.dtype), alpha=-scale)
+                for weight, update in zip(weights, _orthogonal_of_all(updates), strict=True):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    _local(weight).add_(update.to(weight.dtype), alpha=-scale)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _orthogonal_of_all(updates: list[Any]) -> Sequence[Tensor]:
+    """:func:`orthogonal` of matrices of one shape; of those that are shared out by rows, this process's rows.
+
+    An orthogonal matrix cannot be found from some of its rows. So each process puts whole matrices together, another
+    one each, works on these and sends the rows back: all do an equal part and none is computed twice.
+    """
+    first = updates[0]
+    if not isinstance(first, DTensor):
+        return orthogonal(torch.stack(updates)).unbind()
+    mesh = first.device_mesh
+    axis = mesh.ndim - 1  # of several copies, each has its own group
+    group, size, rank = mesh.get_group(axis), mesh.size(axis), mesh.get_local_rank(axis)
+    rows, columns = first.shape
+    held = [max(0, min(rows - i * -(-rows // size), -(-rows // size))) for i in range(size)]  # as torch.chunk cuts
+    done: list[Any] = []
+    for begin in range(0, len(updates), size):
+        some = [update.to_local() for update in updates[begin : begin + size]]
+        sent = torch.cat([part.reshape(-1) for part in some])
+        out = [held[rank] * columns if i < len(some) else 0 for i in range(size)]
+        into = [n * columns if rank < len(some) else 0 for n in held]
+        whole = sent.new_empty(sum(into))
+        dist.all_to_all_single(whole, sent, into, out, group=group)
+        if rank < len(some):
+            whole = orthogonal(whole.view(1, rows, columns))[0].to(sent.dtype).reshape(-1)
+        back = sent.new_empty(sum(out))
+        dist.all_to_all_single(back, whole.contiguous(), out, into, group=group)
+        done += (
+            [part.view(held[rank], columns) for part in torch.split(back, held[rank] * columns)] if held[rank] else some
+        )
+    return done
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
@@ -96,7 +129,8 @@ class Optimizers:
     def clip(self) -> Tensor:
         """The norm of all gradients before clipping to ``settings.clip`` (0-d, fp32)."""
         bound = math.inf if self.settings.clip is None else self.settings.clip
-        return torch.nn.utils.clip_grad_norm_(self.parameters, bound)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, bound)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def step(self) -> None:
         for optimizer in self._all:
@@ -128,4 +162,6 @@ class Optimizers:
             if parameter not in by_name:
                 raise ArtefactError(f"checkpoint: optimizer state of unknown weight '{parameter}'; start a new run.")
             weight = by_name[parameter]
-            place[id(weight)].state[weight][key] = value.clone().to(weight.device)
+            place[id(weight)].state[weight][key] = (
+                value if isinstance(value, DTensor) else value.clone().to(weight.device)
+            )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lang1.common.artefact import Folder, new_folder
+from lang1.common.artefact import Folder, file_sha256
 from lang1.common.errors import SettingsError
 from lang1.common.identity import PATIENT_HASHES
 from lang1.corpus.guard import check_no_overlap
@@ -20,10 +22,12 @@ from lang1.model.attention import build_layout
 from lang1.model.config import ModelSettings, preset
 from lang1.model.decoder import Decoder
 from lang1.model.llama import Llama
-from lang1.model.precision import pick_device, pick_dtype, set_threads
+from lang1.model.precision import pick_dtype
 from lang1.model.store import load_model, save_model
 from lang1.remede.benchmark import Benchmark
+from lang1.text.tokenizer import TOKENIZER_FILE
 from lang1.training.compile import compile_layers
+from lang1.training.distributed import Processes, gather, processes, shared_folder
 from lang1.training.inrun import in_run_evaluation
 from lang1.training.loop import Loop, Work, device_name
 from lang1.training.loss import linear_cross_entropy
@@ -71,7 +75,22 @@ def pretrain(
             run with other settings at ``out``.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
-    watchers = [*watchers, *make_trackers(settings.watch, out)]
+    with processes(settings.device, settings.threads) as team:
+        return _pretrain(team, corpus, Path(out), settings, benchmark, start, watchers, evaluate)
+
+
+def _pretrain(
+    team: Processes,
+    corpus: Path,
+    out: Path,
+    settings: PretrainSettings,
+    benchmark: Path | None,
+    start: Path | None,
+    watchers: Sequence[Watcher],
+    evaluate: MakeEvaluate | None,
+) -> Path:
+    if team.first:
+        watchers = [*watchers, *make_trackers(settings.watch, out)]
     opened = Corpus.open(corpus)
     inputs: dict[str, Folder] = {"corpus": opened.folder}
     marks: list[str] = []
@@ -90,18 +109,17 @@ def pretrain(
     evaluate = evaluate or in_run_evaluation(
         settings.watch.evaluation, judged if benchmark is not None else None, settings.seed
     )
-    threads = set_threads(settings.threads)
-    device = pick_device(settings.device)
-    dtype = pick_dtype(device, settings.precision)
+    dtype = pick_dtype(team.device, settings.precision)
     identity = {
         "settings": settings.model_dump(mode="json"),
         "inputs": {name: folder.fingerprint for name, folder in inputs.items()},
-        "computed": {"device": device.type, "dtype": str(dtype), "threads": threads},
+        "tokenizer": file_sha256(opened.folder.path / "tokenizer" / TOKENIZER_FILE),
+        "computed": team.computed(dtype),
     }
-    with new_folder(out, "model", inputs=inputs, settings=settings, resume=True) as draft:
-        model = _model(settings, opened, inputs.get("start"), device, dtype)
-        if settings.compile:
-            compile_layers(model)
+    with shared_folder(team, out, "model", inputs=inputs, settings=settings, resume=True) as draft:
+        model = _model(settings, opened, inputs.get("start"), team, dtype)
+        if team.first:
+            opened.tokenizer.save(draft.path)  # beside the milestones, so that these can be exported
         per_step = settings.sequence_length * settings.sequences_per_step
         steps = -(-settings.tokens // per_step)
         order = BatchOrder(
@@ -118,7 +136,7 @@ def pretrain(
             folder=draft.path,
             model=model,
             optimizers=Optimizers(model, settings.optimizer),
-            work=Pretraining(model, opened, order, settings),
+            work=Pretraining(model, opened, order, settings, team),
             steps=steps,
             settings=settings,
             schedule=settings.schedule,
@@ -126,17 +144,21 @@ def pretrain(
             identity=identity,
             name="pretrain",
             watchers=watchers,
-            evaluate=evaluate(model, opened.tokenizer, draft.path) if evaluate is not None else None,
+            evaluate=evaluate(model, opened.tokenizer, team.folder(draft.path)) if evaluate is not None else None,
+            team=team,
         )
         loop.run()
-        save_model(draft.path, model, opened.tokenizer)
-        if not settings.keep_checkpoints:
-            loop.checkpoints.drop()
+        loop.checkpoints.drop(keep_last=settings.keep_checkpoints)
+        gather(model, team)
+        if team.first:
+            save_model(draft.path, model, opened.tokenizer)
         text = [f for role, f in inputs.items() if role in ("corpus", "start")]
         patients = patients_of(*(f.path for f in text))
-        if len(patients) or (opened.folder.path / PATIENT_HASHES).is_file():
+        if team.first and (len(patients) or (opened.folder.path / PATIENT_HASHES).is_file()):
             np.save(draft.path / PATIENT_HASHES, patients)
         draft.counts = {"steps": steps, "tokens": loop.tokens, "skipped_steps": dict(loop.guard.skipped)}
+        if loop.rollback.done:
+            draft.counts["rollbacks"] = loop.rollback.done
         draft.extra = {
             "stage": "pretrained",
             "name": model.name,
@@ -146,23 +168,33 @@ def pretrain(
             "mixture": order.realised(steps),
             "cut": latest_cut(*text) if start is not None else opened.folder.manifest.extra.get("cut"),
             **({"overlap": marks} if marks else {}),
-            "cost": {"tokens": loop.tokens, "seconds": round(loop.seconds, 1), "device": device_name(device)},
+            "cost": {"tokens": loop.tokens, "seconds": round(loop.seconds, 1), "device": device_name(team.device)},
         }
     return Path(out)
 
 
 def _model(
-    settings: PretrainSettings, corpus: Corpus, start: Folder | None, device: torch.device, dtype: torch.dtype
+    settings: PretrainSettings, corpus: Corpus, start: Folder | None, team: Processes, dtype: torch.dtype
 ) -> Decoder:
-    """A model of random weights, or the one to go on from."""
+    """A model of random weights, or the one to go on from, shared out among the processes."""
     if start is None:
-        model = Llama(_shape(settings, corpus), dtype)
-        model.initialise(settings.seed)
-        return model.to(device)
-    loaded = load_model(start.path, device, dtype)
-    check_same_tokenizer(start.path, loaded.tokenizer, corpus.tokenizer, corpus.folder.path)
-    _check_length(settings, loaded.model.context)
-    return loaded.model
+        shape = _shape(settings, corpus)
+        # Several processes never hold it whole: each draws every weight and keeps its rows.
+        with torch.device("meta" if team.size > 1 else "cpu"):
+            fresh = Llama(shape, dtype)
+        model: Decoder = fresh
+    else:
+        loaded = load_model(start.path, "cpu" if team.size > 1 else team.device, dtype)
+        check_same_tokenizer(start.path, loaded.tokenizer, corpus.tokenizer, corpus.folder.path)
+        _check_length(settings, loaded.model.context)
+        model = loaded.model
+    if settings.compile:
+        compile_layers(model)
+    team.share_out(model, settings.shard, settings.replicas)
+    if start is None:
+        fresh.initialise(settings.seed, team.device)
+        team.prepare()
+    return model.to(team.device)
 
 
 def _seen_before(start: Folder | None) -> int:
@@ -187,30 +219,60 @@ def _check_length(settings: PretrainSettings, context: int) -> None:
 
 
 class Pretraining(Work):
-    """Next-token loss on packed rows; see :class:`lang1.training.loop.Work`."""
+    """Next-token loss on packed rows; see :class:`lang1.training.loop.Work`. Of each step's rows and of the validation
+    batches every process takes an even stretch."""
 
-    def __init__(self, model: Decoder, corpus: Corpus, order: BatchOrder, settings: PretrainSettings) -> None:
+    def __init__(
+        self,
+        model: Decoder,
+        corpus: Corpus,
+        order: BatchOrder,
+        settings: PretrainSettings,
+        team: Processes | None = None,
+    ) -> None:
         self.model, self.corpus, self.order, self.settings = model, corpus, order, settings
+        self.team = team or Processes()
         self.device = model.device
         self.rows = max(1, settings.tokens_per_pass // settings.sequence_length)
         self.tally = Tally()
+        self._read: dict[str, Any] = {}
 
     @property
     def tokens_per_step(self) -> float:
         return float(self.settings.sequence_length * self.settings.sequences_per_step)
 
     def losses(self, step: int) -> Iterator[tuple[Tensor, int]]:
-        tokens, documents = self.order.step(step)
+        each = self.settings.sequences_per_step
+        numbers = np.arange(step * each, (step + 1) * each)[self.team.mine(each)]
+        tokens, documents = self.order.rows(numbers)
+        self._read = {"rows": numbers.tolist(), "crc": zlib.crc32(tokens.tobytes())}
         parts = [slice(i, i + self.rows) for i in range(0, len(tokens), self.rows)]
-        streams = [flatten(tokens[part], documents[part]) for part in parts]
-        targets = sum(len(s.read) for s in streams if s is not None)
-        for part, stream in zip(parts, streams, strict=True):
-            if stream is not None:
-                self.tally.add(stream.tally())
-                yield self._loss(stream, 1.0 / targets), tokens[part].size
+        streams = [(flatten(tokens[part], documents[part]), tokens[part].size) for part in parts]
+        found = [(stream, size) for stream, size in streams if stream is not None]
+        # Normalised once over the whole step, all processes and passes: how it is cut makes no difference.
+        targets = int(self.team.total([sum(len(stream.read) for stream, _ in found)])[0])
+
+        def loss(part: tuple[PackedStream, int]) -> tuple[Tensor, int]:
+            self.tally.add(part[0].tally())
+            return self._loss(part[0], 1.0 / targets), part[1]
+
+        yield from self.team.passes(found, loss, lambda: (self._loss(self._nothing(), 0.0), 0))
 
     def shares(self, steps: int) -> dict[str, float]:
         return {name: source["share"] for name, source in self.order.realised(steps).items()}
+
+    def read(self, step: int) -> Any:
+        """The rows' numbers in the whole training, the pieces of documents in them, and a checksum of their tokens."""
+        return {**self._read, "pieces": self.order.documents(np.array(self._read["rows"], dtype=np.int64))}
+
+    def about(self, first: int, last: int) -> Any:
+        each = self.settings.sequences_per_step
+        rows = np.arange(first * each, (last + 1) * each)
+        named = self.order.documents(rows[: self.NAMED])
+        return {"rows": [int(rows[0]), int(rows[-1])], "pieces": named}
+
+    # Rows whose documents a record names: a stretch of hundreds of steps would fill the log.
+    NAMED = 64
 
     def validate(self, step: int) -> dict[str, float]:
         measures: dict[str, float] = {}
@@ -218,20 +280,31 @@ class Pretraining(Work):
         for name, source in self.corpus.sources.items():
             if not wanted or not source.val.tokens:
                 continue
-            total, count, seen = 0.0, 0, 0
+            streams, seen = [], 0
             for tokens, documents in self.corpus.val_batches(name, self.settings.sequence_length, self.rows):
-                stream = flatten(tokens, documents)
-                if stream is not None:
-                    with torch.inference_mode():
-                        total += float(self._loss(stream, 1.0))
-                    count += len(stream.read)
+                streams.append(flatten(tokens, documents))
                 seen += tokens.size
                 if seen >= wanted:
                     break
-            if count:
-                measures[f"loss/{name}"] = total / count
-                measures[f"perplexity/{name}"] = math.exp(min(total / count, 700.0))
+            found = [stream for stream in streams if stream is not None]
+            total, count = 0.0, 0
+            with torch.inference_mode():
+                mine = found[self.team.mine(len(found))]
+                for loss in self.team.passes(
+                    mine, lambda stream: self._loss(stream, 1.0), lambda: self._loss(self._nothing(), 0.0)
+                ):
+                    total += float(loss)
+            count = sum(len(stream.read) for stream in mine)
+            total, all_count = self.team.total([total, count])
+            if all_count:
+                measures[f"loss/{name}"] = total / all_count
+                measures[f"perplexity/{name}"] = math.exp(min(total / all_count, 700.0))
         return measures
+
+    def _nothing(self) -> PackedStream:
+        """A pass that counts for nothing: another process has one pass more, and all go through the model together."""
+        token = np.array([self.corpus.tokenizer.eot_id], dtype=np.int64)
+        return PackedStream(np.repeat(token, 2), np.array([2]), np.array([0]), token)
 
     def _loss(self, stream: PackedStream, scale: float) -> Tensor:
         layout = build_layout(stream.lengths, device=self.device)

@@ -27,10 +27,14 @@ class OptimizerSettings(Settings):
 
 
 class ScheduleSettings(Settings):
-    """Linear warm-up, then a cosine to ``final`` times the peak."""
+    """Linear warm-up, then a cosine, a plateau with a fall at its end (wsd), or the peak throughout."""
 
+    kind: Literal["cosine", "wsd", "constant"] = "cosine"
     warmup: float = Field(default=0.05, ge=0, le=1, description="share of the steps")
-    final: float = Field(default=0.1, ge=0, le=1)
+    warmup_steps: int | None = Field(default=None, ge=0, description="steps, instead of a share")
+    decay: float = Field(default=0.2, ge=0, le=1, description="wsd: share of the steps in which the rate falls")
+    decay_shape: Literal["linear", "sqrt"] = Field(default="sqrt", description="wsd: how it falls; sqrt is 1 - sqrt")
+    final: float = Field(default=0.1, ge=0, le=1, description="share of the peak at the end; not of constant")
 
 
 class SampleSettings(Settings):
@@ -101,10 +105,34 @@ class RunSettings(Settings):
     tokens_per_pass: int = Field(default=16_384, ge=64, description="most tokens of one forward pass; bounds memory")
     checkpoint_every: int = Field(default=100, ge=1, description="steps")
     keep_checkpoints: bool = Field(default=False, description="keep the last checkpoint inside the finished folder")
+    keep_last: int = Field(default=2, ge=1, description="checkpoints of an unfinished run that stay")
+    milestone_every: int | None = Field(
+        default=None, ge=1, description="steps; the checkpoint there is kept for good and can be exported"
+    )
     log_every: int = Field(default=10, ge=1, description="steps")
     spike_sigma: float = Field(
         default=10.0, gt=0, description="a step whose gradient norm lies further above its running mean is skipped"
     )
+    loss_sigma: float | None = Field(
+        default=None,
+        gt=0,
+        description="a step whose loss lies further above its mean is skipped; null: not judged",
+    )
+    rollback_after: int | None = Field(
+        default=5, ge=1, description="bad steps (not finite, or loss spikes) after which to go back; null: never"
+    )
+    rollback_window: int = Field(default=30, ge=1, description="steps among which those count as repeated")
+    max_rollbacks: int = Field(default=3, ge=0, description="before the run ends with an error")
+    shard: Literal["auto", "none", "grad", "full"] = Field(
+        default="auto",
+        description="what several processes share out: nothing, gradients and optimizer state, or weights too; "
+        "auto: grad up to 2 billion weights, full beyond",
+    )
+    replicas: int | None = Field(
+        default=None, ge=1, description="groups of processes that each hold the model; null: one a machine"
+    )
+    gc_every: int = Field(default=200, ge=1, description="steps between garbage collections")
+    order_log: bool = Field(default=False, description="record what each process reads, in order/")
     # Not among what a resumed run must share, nor in the manifest: the log's "start" records hold it.
     watch: WatchSettings = Field(default=WatchSettings(), exclude=True)
 
@@ -124,6 +152,11 @@ class PretrainSettings(RunSettings):
     )
     epochs_cap: dict[str, float] = Field(
         default={}, description="most epochs of a source; its share then goes to the others"
+    )
+    loss_sigma: float | None = Field(
+        default=6.0,
+        gt=0,
+        description="a step whose loss lies further above its mean is skipped; null: not judged",
     )
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()

@@ -6,6 +6,8 @@
     train   the training step, every ``log_every`` steps
     val     the validation that the run itself needs (early stopping), every ``validate_every`` steps
     eval    an evaluation on the way, at the steps that the settings name
+    skip    a step that was not taken: why, its loss and gradient norm, and what it read
+    rollback  the run went back to a checkpoint, and which steps it leaves out from then on
 """
 
 from __future__ import annotations
@@ -83,6 +85,13 @@ class RunLog:
         for watcher in list(self.watchers):
             self._guarded(watcher, lambda w: w.log(plain))
 
+    def cut(self, step: int) -> None:
+        """Go back: records of later steps are dropped, as when a run goes on from a checkpoint."""
+        assert self._stream is not None
+        self._stream.close()
+        cut_log(self.file, step)
+        self._stream = self.file.open("a", encoding="utf-8")
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -113,7 +122,9 @@ def cut_log(file: Path, step: int) -> None:
             continue
         if record.get("step", 0) <= step:
             kept.append(line + "\n")
-    file.write_text("".join(kept), encoding="utf-8")
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(file)  # whole or not at all: a kill here must not cost the record
 
 
 def _plain(value: Any) -> Any:
