@@ -9,13 +9,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lang1.model.attention import Layout, build_layout
+from lang1.model.layout import Layout, build_layout
+
+Checkpointing = Literal["none", "alternate", "layer"]
+
+
+def kept(checkpointing: Checkpointing, layer: int) -> bool:
+    """Whether a layer's activations are kept for the backward pass.
+
+    ``none`` keeps all; ``alternate`` keeps every second layer's, which costs a sixth more computing; ``layer`` keeps
+    none but the layers' inputs, which costs a third more.
+    """
+    return checkpointing == "none" or (checkpointing == "alternate" and layer % 2 == 0)
 
 
 class Decoder(nn.Module, ABC):
@@ -29,6 +41,8 @@ class Decoder(nn.Module, ABC):
     """Dtype of activations and products."""
     name: str
     """What it is called in manifests and cards."""
+    checkpointing: Checkpointing
+    """Which layers' activations are computed again in the backward pass instead of kept; see :func:`kept`."""
 
     @property
     @abstractmethod

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lang1.common.artefact import write_json
-from lang1.model.attention import Backend, Layout, attend, round_rows
+from lang1.model.attention import Backend, attend, resolve
 from lang1.model.config import ModelSettings
-from lang1.model.decoder import Decoder
+from lang1.model.decoder import Checkpointing, Decoder, kept
+from lang1.model.layout import Layout, round_rows
 from lang1.model.rotary import rotary
 from lang1.model.weights import CONFIG, write_weights
 
@@ -80,6 +82,11 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:  # one kernel, or fused with its neighbours by the compiler
+            return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        if torch.compiler.is_compiling():
+            scale = x.float().square().mean(-1, keepdim=True).add(self.eps).rsqrt()
+            return (x.float() * scale).to(x.dtype) * self.weight.to(x.dtype)
         out: Tensor = _Normalise.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
         return out
 
@@ -176,6 +183,7 @@ class Llama(Decoder):
         self.dtype = dtype
         self.name = settings.name
         self.backend: Backend = "auto"
+        self.checkpointing: Checkpointing = "none"
         self.model = Body(settings)
         self.lm_head = Linear(settings.hidden_size, settings.vocab_size)
         self.tie()
@@ -247,9 +255,14 @@ class Llama(Decoder):
             read_R = F.pad(read_R, (0, round_rows(rows) - rows))
         x = F.embedding(F.pad(tokens_N, (0, layout.tail)), self.model.embed_tokens.weight).to(self.dtype)
         cos, sin = rotary(layout.positions, s.head_dim, s.rope_base, self.dtype, s.rope_scaling)
+        backend = resolve(self.backend, layout, self.dtype, s.head_dim)
         last = s.layers - 1
         for number, layer in enumerate(self.model.layers):
-            x = layer(x, cos, sin, layout, self.backend, read_R if number == last else None)
+            read = read_R if number == last else None
+            if kept(self.checkpointing, number) or not torch.is_grad_enabled():
+                x = layer(x, cos, sin, layout, backend, read)
+            else:
+                x = checkpoint(layer, x, cos, sin, layout, backend, read, use_reentrant=False, preserve_rng_state=False)
         out: Tensor = self.model.norm(x)[:rows]
         return out
 
