@@ -139,6 +139,7 @@ class Loop:
         self.watchers, self.evaluate, self.about = watchers, evaluate, about or {}
         self.team = team or Processes()
         self.device = model.device
+        model.checkpointing = settings.checkpointing
         self.peak = peak_flops(device_name(self.device), model.dtype)
         # Of other architectures the arithmetic is not known here, and no MFU is given.
         every = self.peak * self.team.size if self.peak is not None else None

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from lang1.common.settings import Settings
 from lang1.corpus.schedule import MixturePoint
 from lang1.model.config import ModelSettings
+from lang1.model.decoder import Checkpointing
 
 Balance = Literal["count", "surprise"]
 
@@ -102,6 +103,11 @@ class RunSettings(Settings):
         default=None, ge=1, description="CPU threads; null uses all that the process may run on"
     )
     compile: bool = Field(default=False, description="torch.compile the layers; falls back to eager where it fails")
+    checkpointing: Checkpointing = Field(
+        default="none",
+        description="layers whose activations are computed again instead of kept: none, alternate (every second) or "
+        "layer (all); less memory for up to a third more computing",
+    )
     tokens_per_pass: int = Field(default=16_384, ge=64, description="most tokens of one forward pass; bounds memory")
     checkpoint_every: int = Field(default=100, ge=1, description="steps")
     keep_checkpoints: bool = Field(default=False, description="keep the last checkpoint inside the finished folder")
