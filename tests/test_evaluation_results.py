@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from evaluation_toy import TASKS, make_benchmark, make_records, write_guesses
+from pydantic import ValidationError
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from lang1.common.artefact import new_folder, open_folder, read_json
@@ -17,7 +18,10 @@ from lang1.evaluation.predictions import KIND, open_predictions, place_of, write
 from lang1.evaluation.results import collect, write_results
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.metrics.auroc import auroc
+from lang1.metrics.multiple import holm
+from lang1.metrics.recalibration import fit_recalibration
 from lang1.remede.benchmark import Benchmark
+from lang1.reporting.report import render
 
 SETTINGS = EvaluateSettings()
 ROW_KEYS = {
@@ -50,6 +54,7 @@ def results(bench: Benchmark, folders: list[Path]) -> dict[str, Any]:
 
 
 def pick(results: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
+    wanted = {"stratum": None, **wanted}
     return [row for row in results["rows"] if all(row[key.rstrip("_")] == value for key, value in wanted.items())]
 
 
@@ -143,7 +148,7 @@ def test_the_object_is_whole_plain_and_repeatable(
     assert loaded["lang1_results"] == 1 and loaded["data"][0]["name"] == "Toy"
     assert {t["task"] for t in loaded["tasks"]} == set(TASKS) and loaded["tasks"][0]["question"].endswith("Answer:")
     kinds = {(c["kind"], c["class"]) for c in loaded["curves"] if c["task"] == "mortality"}
-    assert kinds == {("roc", None), ("calibration", None)}
+    assert kinds == {("roc", None), ("calibration", None), ("net_benefit", None)}
     assert {c["class"] for c in loaded["curves"] if c["task"] == "length_of_stay"} == {"0", "1", "2", "3"}
     assert {line["task"] for line in loaded["attrition"]} == set(TASKS)
     texts = [w["text"] for w in loaded["warnings"]]
@@ -256,3 +261,144 @@ def test_learning_curves_and_cost_come_from_the_model(bench: Benchmark, folders:
     assert (loss["run"], loss["stage"], loss["unit"]) == ("model", "pretrained", "tokens")
     cost = results["cost"][0]
     assert (cost["step"], cost["model"], cost["parameters"], cost["tokens"]) == ("pretrain", "nano", 7, 90_000)
+
+
+def test_claims_and_explorations_are_corrected_and_their_families_told(results: dict[str, Any]) -> None:
+    claims = [
+        r
+        for r in results["rows"]
+        if r["versus"] and r["metric"] == "auroc" and r["split"] == "test" and not r["versus"].endswith("oracle")
+    ]
+    assert claims and {r["correction"] for r in claims} == {"holm"} and {r["family"] for r in claims} == {len(claims)}
+    assert [r["p_adjusted"] for r in claims] == pytest.approx(holm([r["p"] for r in claims]).tolist())
+    assert all(r["p_adjusted"] >= r["p"] and r["note"] == f"p = {r['p']:.3g}" for r in claims)
+    gaps = [r for r in results["rows"] if r["metric"].endswith("_gap")]
+    assert gaps and {r["correction"] for r in gaps} == {"bh"} and all(r["reference"] != r["stratum"] for r in gaps)
+    told = {f["family"]: f["size"] for f in results["families"]}
+    assert told["nano, joint: AUROC against others, test"] == len(claims)
+    assert told["nano, joint: gaps between subgroups"] == len(gaps)
+    for row in claims:  # interval and p-value tell the same story
+        assert (row["p"] < 0.05) == (not row["low"] <= 0 <= row["high"])
+
+
+def test_subgroups_are_the_rows_that_they_name(results: dict[str, Any], bench: Benchmark, folders: list[Path]) -> None:
+    labels, table, _ = truth(bench, folders[0], "mortality")
+    examples = bench.examples(["mortality"], ["test"])
+    sex = np.array(bench.metadata(examples)["sex"].to_pylist())
+    stays = np.array(examples["encounter_id"].to_pylist())
+    first = np.array([stay.endswith("-0") for stay in stays])
+    values: dict[str, float] = {}
+    for name, inside in (
+        *[(f"sex: {s}", sex == s) for s in ("female", "male")],
+        ("history: first encounter", first),
+        ("history: returning", ~first),
+    ):
+        row = one(results, task="mortality", model="nano", metric="auroc", stratum=name)
+        values[name] = roc_auc_score(labels[inside], table[inside, 1])
+        assert row["value"] == pytest.approx(values[name])
+        assert (row["n"], row["events"]) == (inside.sum(), labels[inside].sum())
+        gap = one(results, task="mortality", model="nano", metric="stated_minus_observed", stratum=name)
+        assert gap["value"] == pytest.approx((table[inside, 1] - labels[inside]).mean())
+    gaps = pick(results, task="mortality", metric="auroc_gap", stratum="sex: male")
+    gaps += pick(results, task="mortality", metric="auroc_gap", stratum="sex: female")
+    assert len(gaps) == 1  # from the larger one only
+    assert gaps[0]["value"] == pytest.approx(values[gaps[0]["stratum"]] - values[gaps[0]["reference"]])
+    assert {r["model"] for r in results["rows"] if r["stratum"]} == {"nano"}
+    assert {r["regime"] for r in results["rows"] if r["stratum"]} == {"joint"}
+    kinds = {r["stratum"].split(":")[0] for r in results["rows"] if r["stratum"]}
+    assert kinds <= {"age", "sex", "payer", "history"}  # one department; race, ethnicity, area, period unknown
+    out = results["strata_left_out"]
+    assert all(s["n"] >= 0 and s["reason"] for s in out)
+
+
+def test_strata_of_one_class_are_named_and_left_out(tmp_path: Path) -> None:
+    bench = make_benchmark(make_records(tmp_path / "records", patients=110), tmp_path / "benchmark")
+    made = write_guesses(tmp_path / "a", bench, "nano", "joint", 1.0)
+    results = collect(bench.folder.path, [made], EvaluateSettings(resamples=50, fast=True))
+    labels = bench.examples(["mortality"], ["test"])["label"].to_numpy()
+    out = [s for s in results["strata_left_out"] if s["task"] == "mortality"]
+    assert sum(s["n"] for s in out if s["stratum"].startswith("sex")) == len(labels)
+    assert any("fewer than 10" in s["reason"] or s["reason"] == "one class only" for s in out)
+    assert not pick(results, task="mortality", metric="auroc", stratum="sex: male")
+    none = collect(bench.folder.path, [made], EvaluateSettings(resamples=50, fast=True, subgroups=[]))
+    assert not [r for r in none["rows"] if r["stratum"]] and not none["strata_left_out"]
+    with pytest.raises(ValidationError, match="unknown subgroup 'moon'"):
+        EvaluateSettings(subgroups=["moon"])
+
+
+def test_operating_points_and_net_benefit(results: dict[str, Any], bench: Benchmark, folders: list[Path]) -> None:
+    labels, table, _ = truth(bench, folders[0], "mortality")
+    found = [p for p in results["operating"] if (p["task"], p["model"], p["regime"]) == ("mortality", "nano", "joint")]
+    assert [p["at"] for p in found] == [0.02, 0.05, 0.1, 0.2]
+    for point in found:
+        alert = table[:, 1] >= point["threshold"]
+        assert alert.mean() <= point["at"] and point["alerts_per_100"] == pytest.approx(100 * alert.mean())
+        assert point["sensitivity"] == pytest.approx(labels[alert].sum() / labels.sum())
+        assert point["ppv"] == pytest.approx(labels[alert].mean()) or not alert.any()
+        assert point["sensitivity_low"] < point["sensitivity"] < point["sensitivity_high"]
+        assert point["alerts_per_day"] is None  # these records have no dates
+    assert {p["task"] for p in results["operating"]} == {"readmission", "mortality"}
+    curve = next(c for c in results["curves"] if c["kind"] == "net_benefit" and c["task"] == "mortality")
+    assert (curve["x"][0], curve["x"][-1], len(curve["x"])) == (0.01, 0.5, 50)
+    asked = EvaluateSettings(alert_rates=[], alert_thresholds=[0.3], decision_range=(0.1, 0.2))
+    other = collect(bench.folder.path, folders[:1], asked)
+    assert {(p["kind"], p["threshold"]) for p in other["operating"]} == {("threshold", 0.3)}
+    with pytest.raises(ValidationError, match="lower risk first"):
+        EvaluateSettings(decision_range=(0.2, 0.1))
+
+
+def test_recalibration_is_fitted_on_validation_alone(bench: Benchmark, folders: list[Path], tmp_path: Path) -> None:
+    settings = EvaluateSettings(recalibrate=True, subgroups=[])
+    made = write_guesses(tmp_path / "v", bench, "nano", "joint", 1.0, 1, ("val", "test"))
+    results = collect(bench.folder.path, [made], settings)
+    assert {r["split"] for r in results["rows"]} == {"test"}  # validation is fitted on, not judged
+    lines = {(x["method"], x["metric"]): x for x in results["recalibration"] if x["task"] == "mortality"}
+    labels, table, _ = truth(bench, made, "mortality")
+    val = bench.examples(["mortality"], ["val"])
+    rows = open_predictions(made).table
+    said = np.stack(rows.take(place_of(rows, val["example_id"].to_pylist()))["probabilities"].to_pylist())
+    fitted = fit_recalibration("platt", val["label"].to_numpy(), said)
+    assert fitted is not None
+    line = lines["platt", "brier"]
+    assert line["before"] == pytest.approx(brier_score_loss(labels, table[:, 1]))
+    assert line["after"] == pytest.approx(brier_score_loss(labels, fitted(table)[:, 1]))
+    assert line["fitted_on"] == val.num_rows and line["after"] < line["before"]
+    assert lines["platt", "auroc"]["after"] == pytest.approx(lines["platt", "auroc"]["before"])
+    # Test labels take no part: predictions without validation give no maps.
+    assert not collect(bench.folder.path, folders[:1], settings)["recalibration"]
+    assert not collect(bench.folder.path, [made], EvaluateSettings(subgroups=[]))["recalibration"]
+
+
+def test_patients_alike_and_classes_by_size(results: dict[str, Any], bench: Benchmark, folders: list[Path]) -> None:
+    labels, table, who = truth(bench, folders[0], "mortality")
+    weight = 1 / np.unique(who, return_counts=True)[1][np.unique(who, return_inverse=True)[1]]
+    row = one(results, task="mortality", model="nano", regime="joint", metric="auroc_patients")
+    assert row["value"] == pytest.approx(roc_auc_score(labels, table[:, 1], sample_weight=weight))
+    assert row["low"] < row["value"] < row["high"]
+    labels, table, _ = truth(bench, folders[0], "length_of_stay")
+    row = one(results, task="length_of_stay", model="nano", regime="joint", metric="auroc_weighted")
+    expected = roc_auc_score(labels, table, multi_class="ovr", average="weighted")
+    assert row["value"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca", "log-odds"])
+def test_other_intervals_can_be_asked_for(
+    method: str, results: dict[str, Any], bench: Benchmark, folders: list[Path]
+) -> None:
+    other = collect(bench.folder.path, [folders[0], folders[2]], EvaluateSettings(interval=method, subgroups=[]))
+    for versus in (None, "tfidf-lr|baseline"):
+        wanted = {"task": "mortality", "model": "nano", "regime": "joint", "metric": "auroc", "versus": versus}
+        mine, default = one(other, **wanted), one(results, **wanted)
+        assert mine["value"] == default["value"]
+        assert (mine["low"], mine["high"]) != (default["low"], default["high"])
+        assert (mine["low"], mine["high"]) == (
+            pytest.approx(default["low"], abs=0.02),
+            pytest.approx(default["high"], abs=0.02),
+        )
+
+
+def test_the_report_shows_all_of_it(results: dict[str, Any], tmp_path: Path) -> None:
+    text = render(results, tmp_path / "r.html").read_text()
+    shown = ("Acting on the risks", "Net benefit", "Subgroups", "sex: male", "Corrected p", "Holm", "Weighed otherwise")
+    for words in shown:
+        assert words in text, words

@@ -11,13 +11,12 @@ from lang1.common.errors import InputError
 from lang1.metrics.auroc import auroc
 from lang1.metrics.bootstrap import (
     attained_share,
-    interval,
     mean_draws,
     rank_draws,
     resample_counts,
     task_draws,
-    two_sided_p,
 )
+from lang1.metrics.intervals import percentile, percentile_p
 from lang1.metrics.probability import average_precision
 
 
@@ -90,18 +89,18 @@ def test_intervals_cover_about_as_often_as_they_say() -> None:
     for repeat in range(120):
         y = rng.random(300) < 0.3
         s = rng.normal(size=300) + y
-        low, high = interval(rank_draws(y, s, resample_counts(np.arange(300), n=300, seed=repeat)).auroc)
+        low, high = percentile(rank_draws(y, s, resample_counts(np.arange(300), n=300, seed=repeat)).auroc)
         hits += low <= truth <= high
     assert hits / 120 >= 0.85
 
 
-def test_repeated_rows_of_a_patient_do_not_narrow_the_interval() -> None:
+def test_repeated_rows_of_a_patient_do_not_narrow_the_percentile() -> None:
     rng = np.random.default_rng(1)
     y = rng.random(200) < 0.3
     s = rng.normal(size=200) + y
-    once = interval(rank_draws(y, s, resample_counts(np.arange(200))).auroc)
+    once = percentile(rank_draws(y, s, resample_counts(np.arange(200))).auroc)
     clustered = resample_counts(np.tile(np.arange(200), 4))
-    four = interval(rank_draws(np.tile(y, 4), np.tile(s, 4), clustered).auroc)
+    four = percentile(rank_draws(np.tile(y, 4), np.tile(s, 4), clustered).auroc)
     assert four == pytest.approx(once, abs=1e-12)
 
 
@@ -112,11 +111,11 @@ def test_paired_difference_sees_what_unpaired_intervals_hide() -> None:
     worse = better + rng.normal(scale=0.7, size=600)
     resamples = resample_counts(np.arange(600), seed=3)
     a, b = rank_draws(y, better, resamples).auroc, rank_draws(y, worse, resamples).auroc
-    assert interval(a)[0] < interval(b)[1]  # alone they overlap
-    assert interval(a - b)[0] > 0 and two_sided_p(a - b) < 0.05
-    assert two_sided_p(a - a) == 1.0
-    assert two_sided_p(b - a) == two_sided_p(a - b)
-    assert two_sided_p(np.ones(999)) == pytest.approx(0.002)
+    assert percentile(a)[0] < percentile(b)[1]  # alone they overlap
+    assert percentile(a - b)[0] > 0 and percentile_p(a - b) < 0.05
+    assert percentile_p(a - a) == 1.0
+    assert percentile_p(b - a) == percentile_p(a - b)
+    assert percentile_p(np.ones(999)) == pytest.approx(0.002)
 
 
 def test_attained_share_is_taken_on_the_same_resamples() -> None:
@@ -127,13 +126,13 @@ def test_attained_share_is_taken_on_the_same_resamples() -> None:
     s = rng.normal(size=500) + y
     own = rank_draws(y, s, resample_counts(np.arange(500))).auroc
     # Of itself a model attains exactly all, in every resample: an unpaired interval would not be a point.
-    assert interval(attained_share(own, own)) == (1.0, 1.0)
+    assert percentile(attained_share(own, own)) == (1.0, 1.0)
 
 
 def test_what_cannot_be_told_is_nan_and_bad_input_is_refused() -> None:
     resamples = resample_counts([1, 2, 3], n=10)
-    assert all(math.isnan(v) for v in interval(rank_draws([0, 0, 0], [0.1, 0.2, 0.3], resamples).auroc))
-    assert math.isnan(two_sided_p([float("nan")]))
+    assert all(math.isnan(v) for v in percentile(rank_draws([0, 0, 0], [0.1, 0.2, 0.3], resamples).auroc))
+    assert math.isnan(percentile_p([float("nan")]))
     with pytest.raises(InputError, match="no rows"):
         resample_counts([])
     with pytest.raises(InputError, match="NaN"):

@@ -119,6 +119,8 @@ def asked(benchmark: Benchmark, settings: EvaluateSettings) -> Asked:
         for split in splits:
             if split not in present:
                 raise SettingsError(f"split '{split}' has no examples; the benchmark has {', '.join(sorted(present))}.")
+    if settings.recalibrate and "val" in present:
+        splits = tuple(dict.fromkeys([*splits, "val"]))
     examples = everything.filter(pc.is_in(everything["split"], pa.array(splits, pa.string())))
     if not examples.num_rows:
         raise InputError(

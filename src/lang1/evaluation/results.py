@@ -10,9 +10,12 @@ from typing import Any
 
 from lang1.common.artefact import Folder, new_folder, open_folder, versions, write_json
 from lang1.common.errors import ArtefactError, InputError
+from lang1.evaluation.answered import Scored
 from lang1.evaluation.examples import asked
+from lang1.evaluation.families import correct
 from lang1.evaluation.predictions import Predictions, open_predictions
-from lang1.evaluation.rows import Scored, task_rows
+from lang1.evaluation.recalibrated import FITTED_ON
+from lang1.evaluation.rows import task_rows
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.evaluation.warnings import evaluation_warnings
 from lang1.remede.benchmark import Benchmark
@@ -67,12 +70,16 @@ def collect(
                 f"{one.folder.path} and {seen[one.key]} both hold {one.model} ({one.regime}); name one otherwise."
             )
         seen[one.key] = one.folder.path
+    # Validation that was scored for recalibration only is not judged.
+    fitting = {FITTED_ON} - set(settings.splits or ()) if settings.recalibrate else set()
     scored: list[Scored] = [
         found
         for task in chosen.tasks
         for split in chosen.splits
-        if (found := task_rows(chosen, made, task, split, settings)) is not None
+        if split not in fitting and (found := task_rows(chosen, made, task, split, settings)) is not None
     ]
+    rows = [row for part in scored for row in part.rows]
+    families = correct(rows, bench.headline_split)
     opened = [open_folder(path, "model") for path in models]
     return {
         "lang1_results": 1,
@@ -80,8 +87,12 @@ def collect(
         "subtitle": subtitle,
         "data": [_data(bench)],
         "tasks": [_task(bench, task) for task in chosen.tasks],
-        "rows": [row for part in scored for row in part.rows],
+        "rows": rows,
+        "families": families,
         "curves": [curve for part in scored for curve in part.curves],
+        "operating": [point for part in scored for point in part.operating],
+        "recalibration": [line for part in scored for line in part.recalibration],
+        "strata_left_out": [line for part in scored for line in part.strata_left_out],
         "attrition": [line for line in bench.ledger if line["task"] in chosen.tasks],
         "shares": [share for share in bench.shares if share["task"] in chosen.tasks],
         "learning": [curve for model in opened for curve in _learning(model)],

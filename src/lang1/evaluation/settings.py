@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from lang1.common.settings import Settings
 from lang1.metrics.bootstrap import RESAMPLES
+from lang1.metrics.intervals import Method
 from lang1.text.truncate import Policy
 
 DEFAULT_NOTE_BUDGET = 512  # the paper's
+SUBGROUPS = ("age", "sex", "race", "ethnicity", "area", "payer", "department", "history", "period")
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class EvaluateSettings(Settings):
@@ -53,6 +56,36 @@ class EvaluateSettings(Settings):
     )
     seed: int = Field(0, ge=0, description="seed of the resamples and of the baselines that draw")
     allow_missing: bool = Field(False, description="imported predictions may lack examples; they are counted")
+
+    interval: Method = Field(
+        "student", description="student (covers best, see docs/statistics.md), log-odds, percentile or bca"
+    )
+    alert_rates: list[Share] = Field(
+        [0.02, 0.05, 0.1, 0.2], description="shares of encounters that may be alerts: the operating points"
+    )
+    alert_thresholds: list[Share] = Field([], description="stated risks from which on one would act, likewise")
+    decision_range: tuple[Share, Share] = Field((0.01, 0.5), description="stated risks that net benefit is drawn over")
+    subgroups: list[str] = Field(
+        ["age", "sex", "race", "ethnicity", "area", "payer", "department", "history", "period"],
+        description="what patients are told apart by; empty: no subgroups",
+    )
+    period: Literal["month", "quarter", "year"] = Field("quarter", description="length of a period among the subgroups")
+    recalibrate: bool = Field(False, description="score validation too, fit Platt, isotonic and temperature on it")
+
+    @field_validator("subgroups")
+    @classmethod
+    def _known_subgroups(cls, subgroups: list[str]) -> list[str]:
+        unknown = [name for name in subgroups if name not in SUBGROUPS]
+        if unknown:
+            raise ValueError(f"unknown subgroup '{unknown[0]}'; known are {', '.join(SUBGROUPS)}")
+        return subgroups
+
+    @field_validator("decision_range")
+    @classmethod
+    def _rising(cls, span: tuple[float, float]) -> tuple[float, float]:
+        if not span[0] < span[1]:
+            raise ValueError(f"from {span[0]} to {span[1]}: give the lower risk first")
+        return span
 
     @field_validator("fast")
     @classmethod

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lang1.evaluation.answered import Scored
 from lang1.evaluation.examples import Asked
 from lang1.evaluation.predictions import Predictions
-from lang1.evaluation.rows import TRAINED, Scored
+from lang1.evaluation.rows import TRAINED
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.metrics.auroc import MIN_CASES
 from lang1.metrics.bootstrap import RESAMPLES

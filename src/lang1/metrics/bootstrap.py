@@ -2,8 +2,7 @@
 
 A resample draws as many patients as there are, with replacement; a patient drawn twice brings all rows twice. Counts
 act as weights, so nothing is copied, and scores are sorted once for all resamples. Shapes: P patients, R resamples,
-N rows, C classes. Near 100 events percentile intervals of a patient bootstrap cover a little less than they say (91.8 %
-for a nominal 95 % in a simulation with strong patient effects), so events are to be told beside them.
+N rows, C classes. How draws become intervals, and what those cover, is told in ``intervals.py``.
 """
 
 from __future__ import annotations
@@ -97,13 +96,19 @@ def mean_draws(values: npt.ArrayLike, resamples: Resamples, weights: npt.ArrayLi
 
 def ratio_draws(tops: npt.ArrayLike, bottoms: npt.ArrayLike, resamples: Resamples) -> Floats:
     """The sum of ``tops`` over the sum of ``bottoms`` (``[N]`` each) in each resample, ``[R]``; NaN where that is 0."""
+    whose = resamples.row_patient
+    found = sum_draws(np.stack([checked_scores(rows, len(whose), "values") for rows in (tops, bottoms)]), resamples)
+    return _ratio(found[0], found[1])
+
+
+def sum_draws(columns: Floats, resamples: Resamples) -> Floats:
+    """The sums of several columns (``[K, N]``, no NaN) in each resample, ``[K, R]``."""
     whose, size = resamples.row_patient, len(resamples.counts)
-    parts = [checked_scores(rows, len(whose), "values") for rows in (tops, bottoms)]
-    sums = np.stack([np.bincount(whose, rows, minlength=size) for rows in parts])
-    found = np.empty((2, resamples.n))
+    sums = np.stack([np.bincount(whose, rows, minlength=size) for rows in columns])
+    found = np.empty((len(columns), resamples.n))
     for start in range(0, resamples.n, CHUNK):
         found[:, start : start + CHUNK] = sums @ resamples.counts[:, start : start + CHUNK].astype(np.float64)
-    return _ratio(found[0], found[1])
+    return found
 
 
 @dataclass(frozen=True)
@@ -178,26 +183,6 @@ def task_draws(
     """:func:`rank_draws` one-vs-rest for each of ``classes``; the macro AUROC in each resample is their plain mean."""
     index, table = checked_table(labels, probabilities)
     return {c: rank_draws(index == c, table[:, c], resamples, weights) for c in classes}
-
-
-def interval(draws: npt.ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the resamples in which the number exists; NaN where it exists in fewer than 9 of 10."""
-    found = np.asarray(draws, dtype=np.float64)
-    usable = found[np.isfinite(found)]
-    if not len(usable) or len(usable) < 0.9 * len(found):
-        return float("nan"), float("nan")
-    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def two_sided_p(differences: npt.ArrayLike) -> float:
-    """Two-sided p-value that a paired difference is 0, from its resamples: twice the smaller tail, (k + 1)/(R + 1)."""
-    found = np.asarray(differences, dtype=np.float64)
-    found = found[np.isfinite(found)]
-    if not len(found):
-        return float("nan")
-    tail = min(int((found <= 0).sum()), int((found >= 0).sum()))
-    return min(1.0, 2 * (tail + 1) / (len(found) + 1))
 
 
 def attained_share(value: npt.ArrayLike, oracle: npt.ArrayLike) -> Floats:

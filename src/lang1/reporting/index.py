@@ -187,8 +187,8 @@ class Index:
         return class_
 
     def strata(self) -> list[Row]:
-        """AUROC rows about subgroups."""
-        return [r for r in self.results.rows if r.stratum not in WHOLE and r.metric == "auroc" and not r.versus]
+        """Rows about subgroups, whatever their metric."""
+        return [r for r in self.results.rows if r.stratum not in WHOLE and not r.versus]
 
 
 _ROLES = ("specialist", "self", "generalist", "baseline", "oracle")

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lang1.reporting import figures, plots, views, words
+from lang1.reporting import acting_views, figures, plots, subgroup_views, views, words
 from lang1.reporting.answer import answer
 from lang1.reporting.index import Index
 from lang1.reporting.numbers import compact, count, duration, plural
@@ -81,7 +81,14 @@ def _values(index: Index) -> dict[str, Any]:
         "per_class": views.per_class(index),
         "metrics": views.other_metrics(index),
         "splits": views.splits_table(index),
-        "strata": views.strata_table(index),
+        "operating": acting_views.operating(index),
+        "decisions": acting_views.decision_curves(index),
+        "decision_legend": acting_views.decision_legend(index),
+        "recalibration": acting_views.recalibration(index),
+        "weighings": acting_views.weighings(index),
+        "families": _families(index),
+        "strata": subgroup_views.subgroups(index),
+        "strata_columns": subgroup_views.COLUMNS,
         "shares": views.shares_table(index),
         "attrition": views.attrition_table(index),
         "learning": figures.learning(list(r.learning), index.tasks),
@@ -103,6 +110,16 @@ def _values(index: Index) -> dict[str, Any]:
         "glossary": words.GLOSSARY,
         "settings": [(step, views.flat(found)) for step, found in r.settings.items()],
     }
+
+
+def _families(index: Index) -> list[str]:
+    """How many p-values were corrected together, in words."""
+    how = {"holm": "Holm", "bh": "Benjamini–Hochberg"}
+    return [
+        f"{f.family}: {plural(f.size, 'comparison')}, {how.get(f.correction, f.correction)}; "
+        f"{count(f.below)} below 0.05 after correction."
+        for f in index.results.families
+    ]
 
 
 def _same_rows(index: Index) -> bool:
@@ -165,7 +182,9 @@ def _contents(values: dict[str, Any], results: Results) -> list[tuple[str, str, 
         ("paired", "Paired differences", values["paired"]),
         ("curves", "ROC and calibration", values["curves"]),
         ("classes", "Class by class", values["per_class"]),
+        ("acting", "Acting on the risks", values["operating"]["groups"] or values["decisions"]),
         ("metrics", "Other measures", values["metrics"]["groups"]),
+        ("recalibration", "Recalibration", values["recalibration"]["groups"]),
         ("splits", "Other periods", values["splits"]["groups"]),
         ("strata", "Subgroups", values["strata"]),
         ("shares", "Outcome shares", values["shares"]["groups"]),

@@ -89,7 +89,11 @@ class Task(Part):
 
 
 class Row(Part):
-    """One number: a metric of a model on a task and split, or a paired difference where ``versus`` is set."""
+    """One number: a metric of a model on a task and split, or a paired difference where ``versus`` is set.
+
+    Rows that ask a question hold ``p``, its value corrected for the ``family`` (how many were asked) and how
+    (``correction``: holm or bh). ``reference`` names the stratum that a gap is measured from.
+    """
 
     task: str
     model: str
@@ -106,16 +110,76 @@ class Row(Part):
     versus: str | None = None
     seed: Count = None
     note: Name = None
+    p: Number = None
+    p_adjusted: Number = None
+    correction: str | None = None
+    family: Count = None
+    reference: str | None = None
 
 
-class Curve(Part):
-    """A ROC curve (x: false, y: true positive rate) or a calibration curve (x: predicted, y: observed, n: rows)."""
+class Operating(Part):
+    """What a threshold of one model means; ``at`` is the alert rate or threshold (``kind``) that was asked for."""
 
     task: str
     model: str
     regime: Regime
     split: str | None = None
-    kind: Literal["roc", "calibration"]
+    kind: str
+    at: float
+    threshold: Number = None
+    alerts_per_100: Number = None
+    alerts_per_day: Number = None
+    sensitivity: Number = None
+    sensitivity_low: Number = None
+    sensitivity_high: Number = None
+    specificity: Number = None
+    ppv: Number = None
+    ppv_low: Number = None
+    ppv_high: Number = None
+
+
+class Recalibrated(Part):
+    """A figure on the headline split before and after a map that was fitted on validation."""
+
+    task: str
+    model: str
+    regime: Regime
+    method: str
+    metric: str
+    before: Number = None
+    after: Number = None
+    fitted_on: Count = None
+
+
+class Stratum(Part):
+    """A stratum that could not be judged, and why."""
+
+    task: str
+    model: str
+    stratum: str
+    n: Count = None
+    events: Count = None
+    reason: str = ""
+
+
+class Family(Part):
+    """How many p-values were corrected together; ``below`` of them stay below 0.05."""
+
+    family: str
+    correction: str
+    size: int
+    below: int
+
+
+class Curve(Part):
+    """A ROC curve (x: false, y: true positive rate), a calibration curve (x: predicted, y: observed, n: rows) or a
+    decision curve (x: threshold, y: net benefit)."""
+
+    task: str
+    model: str
+    regime: Regime
+    split: str | None = None
+    kind: Literal["roc", "calibration", "net_benefit"]
     class_: Name = Field(default=None, alias="class")
     x: list[Number]
     y: list[Number]
@@ -195,6 +259,10 @@ class Results(Part):
     tasks: list[Task] = []
     rows: list[Row]
     curves: list[Curve] = []
+    operating: list[Operating] = []
+    recalibration: list[Recalibrated] = []
+    strata_left_out: list[Stratum] = []
+    families: list[Family] = []
     attrition: list[Attrition] = []
     shares: list[Share] = []
     learning: list[Learning] = []

@@ -206,6 +206,7 @@ def paired_table(index: Index) -> list[dict[str, Any]]:
                 "value": signed(row.value),
                 "interval": signed_interval(row.low, row.high),
                 "p": p_value(row.note),
+                "adjusted": DASH if row.p_adjusted is None else p_value(f"p = {row.p_adjusted:.3g}"),
                 "verdict": decided,
                 "sign": SIGNS.get(decided, ""),
                 "plot": plot,
@@ -255,13 +256,18 @@ def _class_cell(row: Row | None) -> Cell:
 OTHER = (
     "auprc",
     "brier",
+    "scaled_brier",
     "log_loss",
     "ece",
+    "e_avg",
     "calibration_in_the_large",
     "calibration_slope",
     "option_mass",
 )
-SHOWN_ELSEWHERE = ("auroc", "auroc_class", "attained_share", "prevalence")
+SHOWN_ELSEWHERE = (
+    *("auroc", "auroc_class", "attained_share", "prevalence", "auroc_weighted"),
+    *("auroc_patients", "auprc_patients", "brier_patients", "e_90", "e_max"),
+)
 
 
 def other_metrics(index: Index) -> dict[str, Any]:
@@ -304,25 +310,6 @@ def splits_table(index: Index) -> dict[str, Any]:
         groups.append(Group(task.title, lines, f"headline: {words.split_title(task.headline_split)}"))
     about = {s: index.results.splits.get(s) or words.SPLIT_WORDS.get(s, ("", ""))[1] for s in columns}
     return {"columns": [(words.split_title(s), about[s]) for s in columns], "groups": groups}
-
-
-def strata_table(index: Index) -> list[Line]:
-    """AUROC in subgroups, where the evaluation wrote any."""
-    titles = {task.task: task.title for task in index.tasks}
-    return [
-        Line(
-            titles.get(row.task, row.task),
-            [
-                Cell(index.entry(f"{row.model}|{row.regime}").label),
-                Cell(row.stratum or ""),
-                Cell(words.split_title(row.split)),
-                _figure(row),
-                Cell(count(row.n)),
-                Cell(count(row.events)),
-            ],
-        )
-        for row in index.strata()
-    ]
 
 
 def shares_table(index: Index) -> dict[str, Any]:

@@ -122,7 +122,16 @@ METRICS: dict[str, MetricWords] = {
     "auprc": MetricWords("AUPRC"),
     "prevalence": MetricWords("Prevalence", better=""),
     "brier": MetricWords("Brier", better="lower"),
+    "scaled_brier": MetricWords("Scaled Brier"),
     "log_loss": MetricWords("Log loss", better="lower"),
+    "e_avg": MetricWords("Eavg", better="lower"),
+    "e_90": MetricWords("E90", better="lower"),
+    "e_max": MetricWords("Emax", better="lower"),
+    "auroc_weighted": MetricWords("AUROC, classes weighed"),
+    "auroc_patients": MetricWords("AUROC, patients alike"),
+    "auprc_patients": MetricWords("AUPRC, patients alike"),
+    "brier_patients": MetricWords("Brier, patients alike", better="lower"),
+    "stated_minus_observed": MetricWords("Stated minus observed", better=""),
     "ece": MetricWords("ECE", better="lower"),
     "calibration_in_the_large": MetricWords("Calibration in the large", better=""),
     "calibration_slope": MetricWords("Calibration slope", 2, better=""),
@@ -165,10 +174,16 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "hospitals or other years.",
     ),
     (
+        "Corrected p",
+        "Who asks twenty questions gets one “significant” answer by luck. Holm’s correction bounds the chance of any "
+        "such answer in a family of claims; Benjamini and Hochberg’s, for exploration, bounds the share of them.",
+    ),
+    (
         "Paired difference",
         "Both models are scored on the same patients in each redraw, so that luck in who was drawn cancels out. If the "
         "interval of the difference lies above 0 the first model is called ahead, below 0 behind, and if it holds 0 "
-        "undecided: these data do not decide it. No correction is made for asking several tasks.",
+        "undecided: these data do not decide it. The words follow the interval of each difference by itself; the "
+        "corrected p-value beside it allows for how many were asked.",
     ),
     (
         "Oracle",
@@ -200,6 +215,22 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "Calibration",
         "Of patients given a risk of 20 %, do 20 % have the outcome? ECE is the mean gap (0 is best); calibration in "
         "the large tells whether risks are too high or too low overall; a slope of 1 is right, below 1 too extreme.",
+    ),
+    (
+        "Scaled Brier, Eavg",
+        "Scaled Brier: 1 is perfect, 0 no better than stating the overall rate. Eavg, E90, Emax: mean, 90th percentile "
+        "and largest gap between the stated risk and a smooth curve of what happened.",
+    ),
+    (
+        "Sensitivity, PPV, alerts",
+        "If the encounters with the highest stated risks raise an alert: the share of outcomes that were alerted, the "
+        "share of alerts that were right, and how many alerts that makes.",
+    ),
+    (
+        "Net benefit",
+        "What acting on the risks is worth against acting on nobody, in outcomes found per encounter, false alerts "
+        "paid for at the odds of the risk from which on one would act. A model is of use where its curve lies above "
+        "both nobody (0) and everybody.",
     ),
     (
         "Option mass",
