@@ -80,10 +80,11 @@ def intervals(rng: np.random.Generator, patients: int, seed: int) -> dict[tuple[
     for method in ("student", "log-odds", "percentile", "bca"):
         rule = Interval(method, df)  # type: ignore[arg-type]
         made["AUROC", method] = rule.share(one.auroc, parts.value, parts.influence)
-        made["AUPRC", method] = rule.share(one.average_precision, precision)
+        if method != "bca":  # without an influence function it would be bias-corrected only
+            made["AUPRC", method] = rule.share(one.average_precision, precision)
+            made["Brier", method] = rule.difference(briers, float(brier.mean()))
         skew = parts.influence - other.influence
         made["paired difference", method] = rule.difference(gap, parts.value - other.value, skew)
-        made["Brier", method] = rule.difference(briers, float(brier.mean()))
     naive, closed = delong(y, a, logit=False), delong(y, a, who)
     made["AUROC", "DeLong, rows as if independent"] = naive.low, naive.high
     made["AUROC", "Obuchowski, log-odds"] = closed.low, closed.high
@@ -116,10 +117,8 @@ def coverage(events: int, repeats: int, aims: dict[str, float], events_a_patient
 def table(figures: dict[str, Any]) -> str:
     """The Markdown table of docs/statistics.md."""
     sizes = list(figures)
-    lines = [
-        "| number | interval | " + " | ".join(f"{size} events" for size in sizes) + " |",
-        "| --- " * (2 + len(sizes)) + "|",
-    ]
+    heads = " | ".join(f"{size} events" for size in sizes)
+    lines = [f"| number | interval | {heads} |", "| --- " * (2 + len(sizes)) + "|"]
     for name, methods in figures[sizes[0]]["numbers"].items():
         for method in methods:
             cells = [figures[size]["numbers"][name][method] for size in sizes]
@@ -134,18 +133,22 @@ def main() -> None:
     parser.add_argument("--events", type=int, nargs="+", default=[50, 100, 300, 1000])
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "eval_coverage.json")
+    parser.add_argument("--add", action="store_true", help="keep the other numbers of events of an earlier run")
     asked = parser.parse_args()
     aims, rate = truth(1)
-    figures: dict[str, Any] = {}
+    before = json.loads(asked.out.read_text(encoding="utf-8")) if asked.add and asked.out.exists() else None
+    figures: dict[str, Any] = before["figures"]["all"] if before is not None else {}
     for events in asked.events:
         started = time.process_time()
         figures[str(events)] = coverage(events, asked.repeats, aims, rate)
         print(f"{events} events: {time.process_time() - started:.0f} CPU-seconds", flush=True)
+    figures = dict(sorted(figures.items(), key=lambda item: int(item[0])))
     default = {
         f"{name} at {size} events": cell["numbers"][name]["student"]
         for size, cell in figures.items()
         for name in ("AUROC", "paired difference")
     }
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
     judged = [c for key, c in default.items() if int(key.split(" at ")[1].split()[0]) >= 300]
     result = {
         "name": "eval_coverage",
@@ -157,14 +160,12 @@ def main() -> None:
             "truth": aims,
             "all": figures,
         },
-        "machine": {"processor": platform.processor() or platform.machine(), "python": platform.python_version()},
+        "machine": f"{platform.machine()}, {platform.system()}, one core",
         "versions": versions(),
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout.strip(),
-        "command": "python benchmarks/eval_coverage.py"
-        + (f" --repeats {asked.repeats}" if asked.repeats != 1000 else "")
-        + (f" --events {' '.join(map(str, asked.events))}" if asked.events != [50, 100, 300, 1000] else ""),
+        "commit": commit.strip(),
+        "command": "python benchmarks/eval_coverage.py",
     }
-    asked.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(figures))
 
 
