@@ -12,9 +12,19 @@ from typer.core import TyperGroup
 
 import lang1
 from lang1.cli.ingest import ingest
-from lang1.cli.parts import Config, Overrides, done, load, print_left_out, print_table
+from lang1.cli.parts import (
+    Config,
+    LaunchOption,
+    Overrides,
+    SubmitOption,
+    done,
+    launch_overrides,
+    load,
+    print_left_out,
+    print_table,
+)
 from lang1.cli.remede import remede
-from lang1.common.errors import Lang1Error
+from lang1.common.errors import Lang1Error, SettingsError
 from lang1.common.progress import console, say
 
 # The order of the flow, in which --help lists the verbs.
@@ -135,10 +145,8 @@ def corpus(
     benchmark: Annotated[Path, typer.Argument(help="Benchmark whose held-out patients and periods stay out.")],
     out: Annotated[Path, typer.Argument(help="Corpus folder to write; stopped and started again, it goes on.")],
     overrides: Overrides = None,
-    launch: Annotated[
-        str | None, typer.Option(help="local, slurm (writes the scripts) or ray; the bytes are the same.")
-    ] = None,
-    submit: Annotated[bool, typer.Option("--submit", help="With --launch slurm: submit the jobs too.")] = False,
+    launch: LaunchOption = None,
+    submit: SubmitOption = False,
     config: Config = None,
 ) -> None:
     """Clean notes and general text, train a tokenizer, write token shards.
@@ -148,8 +156,8 @@ def corpus(
     from lang1.corpus.build import build_corpus
     from lang1.corpus.settings import CorpusSettings
 
-    asked = [*([f"launch.how={launch}"] if launch else []), *(["launch.submit=true"] if submit else [])]
-    made = build_corpus([records], benchmark, out, load(CorpusSettings, config, [*asked, *(overrides or [])]))
+    asked = [*launch_overrides(launch, submit), *(overrides or [])]
+    made = build_corpus([records], benchmark, out, load(CorpusSettings, config, asked))
     if made != out:
         say(f"Written: {made}. {'Submitted' if submit else 'Run it'}; its last job makes {out}.")
         return
@@ -167,17 +175,30 @@ def pretrain(
         Path | None,
         typer.Option(help="A model or Hugging Face folder to go on from; the corpus must have its tokenizer."),
     ] = None,
+    launch: LaunchOption = None,
+    submit: SubmitOption = False,
     config: Config = None,
-) -> None:
+) -> int | None:
     """Train a model on a corpus, from scratch or on from another; stopped and started again, it goes on.
 
-    Example: `lang1 pretrain ./corpus ./benchmark ./model model=lang1-100m tokens=2e9`
+    Example: `lang1 pretrain ./corpus ./benchmark ./model model=lang1-100m tokens=2e9 watch.evaluation.every=500`
+
+    On eight GPUs: `lang1 pretrain ./corpus ./benchmark ./model model=lang1-1b --launch local launch.processes=8`
+
+    On Slurm: `lang1 pretrain ./corpus ./benchmark ./model model=lang1-7b --launch slurm --submit launch.nodes=4
+    launch.processes=8 launch.gpus=true launch.partition=gpu`
     """
-    from lang1.training.pretrain import pretrain as run
+    from lang1.training.launch import launch as launched
     from lang1.training.settings import PretrainSettings
 
-    run(corpus_folder, out, load(PretrainSettings, config, overrides), benchmark=benchmark, start=start)
-    done(out, f"lang1 finetune {out} {benchmark} ./finetuned")
+    settings = load(PretrainSettings, config, [*launch_overrides(launch, submit), *(overrides or [])])
+    status = launched(settings.launch, "pretrain", out, sys.argv[1:])
+    if status is None:
+        from lang1.training.pretrain import pretrain as run
+
+        run(corpus_folder, out, settings, benchmark=benchmark, start=start)
+        done(out, f"lang1 finetune {out} {benchmark} ./finetuned")
+    return status
 
 
 @app.command()
@@ -186,26 +207,37 @@ def finetune(
     benchmark: Annotated[Path, typer.Argument(help="Benchmark folder.")],
     out: Annotated[Path, typer.Argument(help="Model folder to write.")],
     overrides: Overrides = None,
+    launch: LaunchOption = None,
+    submit: SubmitOption = False,
     config: Config = None,
-) -> None:
+) -> int | None:
     """Teach a model to answer the benchmark's questions, one task or all jointly.
 
     Example: `lang1 finetune ./model ./benchmark ./finetuned 'tasks=[readmission, mortality]'`, or with the paper's
     settings, low-rank adapters and three seeds: `lang1 finetune ./model ./benchmark ./finetuned base=paper 'lora={}'
     'seeds=[1, 2, 3]'`
+
+    On a Ray cluster: `lang1 finetune ./model ./benchmark ./finetuned --launch ray launch.ray_address=auto
+    launch.processes=4 launch.gpus=true`
     """
-    from lang1.training.finetune import finetune as run
+    from lang1.training.launch import launch as launched
     from lang1.training.settings import FinetuneSettings
 
-    settings = load(FinetuneSettings, config, overrides)
-    if settings.seeds is not None:
+    settings = load(FinetuneSettings, config, [*launch_overrides(launch, submit), *(overrides or [])])
+    if settings.seeds is not None and settings.launch.processes * settings.launch.nodes > 1:
+        raise SettingsError("seeds: as several processes, start one run for each seed (seed=1, seed=2, …).")
+    status = launched(settings.launch, "finetune", out, sys.argv[1:])
+    if status is None and settings.seeds is not None:
         from lang1.study.seeds import finetuning_study
 
-        study = finetuning_study(model, benchmark, settings.model_dump(mode="json", exclude_unset=True))
-        _run_and_show(study, out, "finetune")
-        return
-    run(model, benchmark, out, settings)
-    done(out, f"lang1 evaluate {out} {benchmark} ./evaluation")
+        given = settings.model_dump(mode="json", exclude_unset=True) | {"watch": settings.watch.model_dump(mode="json")}
+        _run_and_show(finetuning_study(model, benchmark, given), out, "finetune")
+    elif status is None:
+        from lang1.training.finetune import finetune as run
+
+        run(model, benchmark, out, settings)
+        done(out, f"lang1 evaluate {out} {benchmark} ./evaluation")
+    return status
 
 
 @app.command()

@@ -14,6 +14,15 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings as field=value (section.field=value).", metavar="[FIELD=VALUE]...")
 ]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file (YAML).")]
+LaunchOption = Annotated[
+    str | None, typer.Option("--launch", help="local, slurm (writes the script) or ray; docs/launch.md.")
+]
+SubmitOption = Annotated[bool, typer.Option("--submit", help="With --launch slurm: submit it too.")]
+
+
+def launch_overrides(how: str | None, submit: bool) -> list[str]:
+    """``--launch`` and ``--submit`` as settings."""
+    return [*([f"launch.how={how}"] if how else []), *(["launch.submit=true"] if submit else [])]
 
 
 def load(model: Any, config: Path | None, overrides: list[str] | None, base: dict[str, Any] | None = None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shlex
@@ -15,7 +14,8 @@ from queue import Empty, Queue
 from typing import Any
 
 from lang1.common import errors
-from lang1.common.errors import ArtefactError, SettingsError
+from lang1.common.errors import ArtefactError
+from lang1.common.launching import ray_cluster, submit, write_job
 from lang1.common.progress import Meter
 from lang1.corpus.settings import Launch
 from lang1.corpus.tasks import ENCODE, Plan, Stage
@@ -57,19 +57,8 @@ def run_on_ray(plan: Plan, file: Path, address: str | None) -> None:
         SettingsError: Ray is not installed, or there is no cluster at the address.
         Lang1Error: the first error of a unit; what is finished stays.
     """
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError as error:
-        raise SettingsError(
-            "launch.how=ray needs the package ray on every machine: pip install 'lang1[ray]', or set launch.how=local."
-        ) from error
-    started = not ray.is_initialized()
-    try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise SettingsError(f"launch.ray_address={address}: no Ray cluster there ({error}).") from error
-    remote = ray.remote(num_cpus=1)(_task_alone)
-    try:
+    with ray_cluster(address) as ray:
+        remote = ray.remote(num_cpus=1)(_task_alone)
         for stage in plan.stages:
             todo = [remote.remote(str(file), stage.name, name, unit) for name, unit in _unfinished(plan, stage)]
             with Meter(f"corpus: {_words(stage)}, Ray", None, "documents") as meter:
@@ -78,9 +67,6 @@ def run_on_ray(plan: Plan, file: Path, address: str | None) -> None:
                     meter.add(_read(ray.get(done[0])))
             if stage.name != ENCODE:
                 combine(file, stage.name)
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def write_slurm(plan: Plan, file: Path, launch: Launch) -> Path:
@@ -120,21 +106,13 @@ def submit_slurm(script: Path) -> str:
     Raises:
         SettingsError: ``sbatch`` is not there, or refused a job.
     """
-    try:
-        done = subprocess.run(["sh", str(script)], capture_output=True, text=True, check=True)
-    except subprocess.CalledProcessError as error:
-        raise SettingsError(
-            f"launch.submit: {script} failed ({error.stderr.strip() or error.returncode}): run it on a machine "
-            "that can submit to Slurm."
-        ) from error
-    return done.stdout.strip()
+    return submit(["sh"], script)
 
 
 def _write_job(file: Path, launch: Launch, command: str, lines: list[str], name: str) -> None:
     options = [f"--job-name=lang1-corpus-{name.removesuffix('.sbatch')}", *lines, *launch.sbatch]
     options.append(f"--output={file.parent}/%x-%A-%a.log")
-    text = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), "set -e", f"cd {shlex.quote(str(Path.cwd()))}"]
-    file.write_text("\n".join([*text, *launch.setup, f"exec {command}"]) + "\n")
+    write_job(file, options, ["set -e", *launch.setup, f"exec {command}"])
 
 
 def _submit(file: Path) -> str:

@@ -11,6 +11,7 @@ from lang1.common.settings import Settings
 from lang1.corpus.schedule import MixturePoint
 from lang1.model.config import ModelSettings
 from lang1.model.decoder import Checkpointing
+from lang1.training.launch import LaunchSettings
 
 Balance = Literal["count", "surprise"]
 
@@ -141,6 +142,7 @@ class RunSettings(Settings):
     order_log: bool = Field(default=False, description="record what each process reads, in order/")
     # Not among what a resumed run must share, nor in the manifest: the log's "start" records hold it.
     watch: WatchSettings = Field(default=WatchSettings(), exclude=True)
+    launch: LaunchSettings = Field(default=LaunchSettings(), exclude=True)
 
 
 class PretrainSettings(RunSettings):
