@@ -308,7 +308,7 @@ def predict(
 
 @app.command()
 def study(
-    file: Annotated[Path, typer.Argument(help="Study file (YAML); recipes/ holds some.")],
+    file: Annotated[Path, typer.Argument(help="Study file (YAML), or recipes/NAME of the package.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; stopped and started again, it goes on.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="STEP.field=value", metavar="[STEP.FIELD=VALUE]...")
@@ -321,9 +321,10 @@ def study(
 
     Example: `lang1 study recipes/demo.yaml ./study finetuned.epochs=2`
     """
+    from lang1.study.recipes import study_file
     from lang1.study.spec import load_study
 
-    _run_and_show(load_study(file, overrides or (), variant or ()), out, str(file))
+    _run_and_show(load_study(study_file(file), overrides or (), variant or ()), out, str(file))
 
 
 @app.command()

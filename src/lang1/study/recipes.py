@@ -17,6 +17,20 @@ def recipe_path(name: str) -> Path:
     return Path(str(resources.files("lang1") / "recipes" / name))
 
 
+def study_file(file: Path) -> Path:
+    """A study's file: as named, or else the recipe of the package that is meant by ``recipes/NAME``.
+
+    Raises:
+        SettingsError: neither is there.
+    """
+    name = str(file).removeprefix("recipes/")
+    if file.exists():
+        return file
+    if not Path(name).is_absolute() and recipe_path(name).is_file():
+        return recipe_path(name)
+    raise SettingsError(f"{file} does not exist, and the package has no recipe '{name}'.")
+
+
 def demo_study(data: str, *, smoke: bool, full: bool, overrides: Sequence[str]) -> tuple[StudySpec, Path]:
     """The study of ``lang1 demo`` and the folder it writes to by default.
 

@@ -11,7 +11,9 @@ variants:
 ```
 
 ``from`` names other steps, or folders inside their output (``hospital/riverside``), or paths outside the study
-(``./my-records``, ``/data/records``). ``variants`` are named lists of overrides (``STEP.field=value``).
+(``./my-records``, ``/data/records``). What a study takes from outside and a user replaces stands under ``inputs`` with
+a name (``inputs: {records: ./records}``), is referred to by that name, and is changed by ``inputs.records=/data/x``.
+``variants`` are named lists of overrides (``STEP.field=value``).
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class StudySpec(Settings):
     """A whole study; see the module's docstring."""
 
     title: str = "Study"
+    inputs: dict[str, str] = {}
     steps: dict[str, StepSpec]
     variants: dict[str, list[str]] = {}
 
@@ -57,9 +60,15 @@ def load_study(file: Path, overrides: Iterable[str] = (), variants: Iterable[str
             raise SettingsError(f"{file}: no variant '{variant}'; this study has: {known}.")
         chosen += spec.variants[variant]
     chosen += list(overrides)
-    if not chosen:
-        return spec
     settings = {name: step.settings for name, step in spec.steps.items()}
+    given = dict(spec.inputs)
+    for override in [o for o in chosen if o.startswith("inputs.")]:
+        chosen.remove(override)
+        name, _, path = override.removeprefix("inputs.").partition("=")
+        if name not in given:
+            raise SettingsError(f"'{override}': {file} has no input '{name}'; it has {', '.join(given) or 'none'}.")
+        given[name] = path
+    spec = _resolved(spec.model_copy(update={"inputs": given}), file)
     for override in chosen:
         name = override.partition("=")[0].partition(".")[0]
         if name not in settings:
@@ -68,4 +77,23 @@ def load_study(file: Path, overrides: Iterable[str] = (), variants: Iterable[str
             raise SettingsError(f"'{override}': expected STEP.field=value.")
     changed = apply_overrides(settings, chosen)
     steps = {name: step.model_copy(update={"settings": changed[name]}) for name, step in spec.steps.items()}
+    return spec.model_copy(update={"steps": steps})
+
+
+def _resolved(spec: StudySpec, file: Path) -> StudySpec:
+    """Put the paths of the study's inputs in the place of their names."""
+    for name in spec.inputs:
+        if name in spec.steps:
+            raise SettingsError(f"{file}: '{name}' is an input and a step; name one otherwise.")
+
+    def path(reference: str) -> str:
+        name, slash, rest = reference.partition("/")
+        return f"{spec.inputs[name]}{slash}{rest}" if name in spec.inputs else reference
+
+    steps = {}
+    for name, step in spec.steps.items():
+        inputs = {
+            r: [path(v) for v in value] if isinstance(value, list) else path(value) for r, value in step.inputs.items()
+        }
+        steps[name] = step.model_copy(update={"inputs": inputs})
     return spec.model_copy(update={"steps": steps})
