@@ -1,10 +1,11 @@
-"""Model folders: Hugging Face Llama files beside a tokenizer, and their export."""
+"""Model folders: Hugging Face files beside a tokenizer, and their export."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ def load_model(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> LoadedModel:
-    """Load a Llama in the Hugging Face layout, ours or another's (safetensors only).
+    """Load a model in the Hugging Face layout, ours or another's (safetensors only); see docs/models.md for which.
 
     Args:
         path: the folder.
@@ -46,7 +47,8 @@ def load_model(
         dtype: of activations and products; None computes in fp32. Weights stay in fp32.
 
     Raises:
-        ArtefactError: a file is missing, damaged or does not fit the configuration or the tokenizer.
+        ArtefactError: a file is missing, damaged or does not fit the configuration or the tokenizer, or the
+            architecture cannot be run.
     """
     path = Path(path)
     if not path.is_dir():
@@ -54,16 +56,27 @@ def load_model(
     config = read_json(path / CONFIG)
     if not isinstance(config, dict):
         raise ArtefactError(f"{path / CONFIG} is damaged: expected an object; export or train the model again.")
-    settings = ModelSettings.from_hf(config, str(path / CONFIG))
     tokenizer = Tokenizer.load(path)
-    if tokenizer.vocab_size > settings.vocab_size:
-        raise ArtefactError(
-            f"{path}: the tokenizer knows {tokenizer.vocab_size} tokens, the model only {settings.vocab_size}; "
-            f"put the {TOKENIZER_FILE} of this model there."
-        )
     target = torch.device(device) if device is not None else pick_device()
+    why = ModelSettings.why_not(config)
+    model: Decoder
+    if why is None:
+        model = _load_llama(path, config, target, dtype or torch.float32, tokenizer)
+    else:
+        from lang1.model.foreign import load_foreign
+
+        model = load_foreign(path, target, dtype or torch.float32, f"{CONFIG}: {why}")
+        _check_vocabulary(path, tokenizer, model.vocab_size)
+    return LoadedModel(model, tokenizer)
+
+
+def _load_llama(
+    path: Path, config: dict[str, Any], target: torch.device, dtype: torch.dtype, tokenizer: Tokenizer
+) -> Llama:
+    settings = ModelSettings.from_hf(config, str(path / CONFIG))
+    _check_vocabulary(path, tokenizer, settings.vocab_size)
     with torch.device("meta"):
-        model = Llama(settings, dtype or torch.float32)
+        model = Llama(settings, dtype)
     weights = read_weights(path)
     if settings.tied:
         weights.pop(HEAD, None)
@@ -82,7 +95,15 @@ def load_model(
     moved = {k: weights.pop(k).to(target, torch.float32) for k in expected}
     model.load_state_dict(moved, strict=False, assign=True)
     model.tie()
-    return LoadedModel(model, tokenizer)
+    return model
+
+
+def _check_vocabulary(path: Path, tokenizer: Tokenizer, rows: int) -> None:
+    if tokenizer.vocab_size > rows:
+        raise ArtefactError(
+            f"{path}: the tokenizer knows {tokenizer.vocab_size} tokens, the model only {rows}; "
+            f"put the {TOKENIZER_FILE} of this model there."
+        )
 
 
 def export_model(model_folder: Path | str, out: Path, dtype: torch.dtype = torch.float32) -> Path:
