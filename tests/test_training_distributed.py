@@ -140,14 +140,12 @@ def test_a_run_goes_on_with_two_one_and_four_processes_and_reads_every_row_once(
     assert run_team(4, train_each, corpus, {out: changes}) == ["done"] * 4
     assert_alike(out, alone / "plain")
     order = BatchOrder(Corpus.open(corpus), None, 64, 4, PRETRAIN.seed)
-    read = surviving(out)
+    read, stream = surviving(out), Corpus.open(corpus).sources["notes"].train
     assert sorted(read) == list(range(12))
     for step, parts in read.items():
         assert sorted(row for part in parts for row in part["rows"]) == list(range(step * 4, step * 4 + 4))
-        pieces = [piece for part in parts for piece in part["pieces"]]
-        tokens = [
-            order._sources[0].train.document(p[2])[p[3] : p[3] + p[4]] for p in sorted(pieces, key=lambda p: p[0])
-        ]
+        pieces = sorted((piece for part in parts for piece in part["pieces"]), key=lambda piece: piece[0])
+        tokens = [stream.document(number)[first : first + count] for _, _, number, first, count in pieces]
         assert np.array_equal(np.concatenate(tokens), order.step(step)[0].reshape(-1))
 
 
@@ -166,7 +164,9 @@ def test_a_process_takes_an_even_stretch_and_says_what_its_environment_lacks(
 ) -> None:
     for size in range(1, 6):
         taken = [list(range(10))[Processes(rank, size).mine(10)] for rank in range(size)]
-        assert sum(taken, []) == list(range(10)) and max(map(len, taken)) - min(map(len, taken)) <= 1
+        assert [item for part in taken for item in part] == list(range(10)) and max(map(len, taken)) - min(
+            map(len, taken)
+        ) <= 1
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)

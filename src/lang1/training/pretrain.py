@@ -188,13 +188,14 @@ def _model(
         check_same_tokenizer(start.path, loaded.tokenizer, corpus.tokenizer, corpus.folder.path)
         _check_length(settings, loaded.model.context)
         model = loaded.model
-    if settings.compile:
-        compile_layers(model)
     team.share_out(model, settings.shard, settings.replicas)
     if start is None:
         fresh.initialise(settings.seed, team.device)
         team.prepare()
-    return model.to(team.device)
+    model = model.to(team.device)
+    if settings.compile:
+        compile_layers(model)
+    return model
 
 
 def _seen_before(start: Folder | None) -> int:
