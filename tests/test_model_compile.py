@@ -7,7 +7,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
+from lang1.model import attention
+from lang1.model.attention import Backend
 from lang1.model.config import ModelSettings
 from lang1.model.layout import build_layout
 from lang1.model.llama import Llama
@@ -52,3 +56,35 @@ def test_a_compiled_step_equals_an_eager_one() -> None:
     close = 3e-2 if DEVICE.type == "cuda" else 1e-5
     for a, b in zip(grads[True], grads[False], strict=True):
         torch.testing.assert_close(a, b, atol=close * float(b.abs().max()), rtol=close)
+
+
+def packed_dense(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: int) -> Tensor:
+    """What a variable-length kernel computes, for machines without one."""
+    rows = torch.arange(q.shape[0])
+    block = torch.searchsorted(ends[1:].contiguous(), rows, right=True)
+    visible = (block[:, None] == block[None]) & (rows[:, None] >= rows[None]) & (rows[:, None] - rows[None] < longest)
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+    heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))
+    out: Tensor = torch.nn.functional.scaled_dot_product_attention(*heads_first, attn_mask=visible)
+    return out[0].transpose(0, 1)
+
+
+@pytest.mark.parametrize("backend", ["varlen", "flex"])
+def test_a_gpus_layer_is_one_graph_whatever_the_documents(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
+    """Two graphs, of the layers before the last and of the last, which reads some tokens alone; no breaks, no more."""
+    monkeypatch.setitem(attention._KERNELS, "varlen", packed_dense)
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    model, plain = Llama(SHAPE), Llama(SHAPE)
+    for one in (model, plain):
+        one.initialise(0)
+    model.backend, plain.backend = backend, "dense"
+    for layer in model.layers:
+        layer.compile(backend=counter, fullgraph=True, dynamic=False)
+    tokens, read = torch.arange(450) % 64, torch.arange(0, 450, 2)
+    for lengths in ([10, 140, 300], [30, 30, 50, 40, 300], [450], [20, 120, 310]):
+        branch = None if backend == "varlen" else np.repeat([0, 1, 0], [5, 5, 440])
+        layout = build_layout(lengths, branch=branch)
+        with torch.no_grad():
+            torch.testing.assert_close(model(tokens, layout, read), plain(tokens, layout, read), atol=1e-5, rtol=1e-5)
+    assert counter.frame_count == 2

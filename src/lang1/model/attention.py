@@ -42,8 +42,16 @@ def present(backend: Backend, device: torch.device) -> bool:
     if backend in ("varlen", "flash", "flex"):
         if device.type != "cuda":
             return False
+        if backend == "varlen" and not _flash_hardware(device):
+            return False
         return _kernel(backend) is not None and (backend != "flex" or find_spec("triton") is not None)
     return True
+
+
+def _flash_hardware(device: torch.device) -> bool:
+    """Whether PyTorch's own flash kernels run here: built in, and a GPU of Ampere or later."""
+    built = getattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)()
+    return bool(built) and (torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0))
 
 
 def choose_backend(
@@ -103,7 +111,7 @@ def attend(
     """
     if not torch.compiler.is_compiling():
         backend = resolve(backend, layout, q_NHE.dtype, q_NHE.shape[2])
-    elif q_NHE.device.type == "cpu":
+    elif backend not in ("varlen", "flash", "flex"):
         # The buckets' shapes change with every step: these backends run as they are between the compiled parts.
         apart: Tensor = _eager(q_NHE, k_NKE, v_NKE, cos, sin, layout, backend)
         return apart
