@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,20 @@ from torch import Tensor
 
 from lang1.common.identity import unit_hash
 from lang1.metrics.auroc import auroc, task_auroc
-from lang1.model.answering import on_device, score_encoded
+from lang1.model.answering import on_device
 from lang1.model.decoder import Decoder
 from lang1.text.shared_note import (
     EncodedGroups,
     NoteGroup,
     SharedBatch,
     assemble,
+    by_length,
     cut_to_budget,
     epoch_order,
     tokens_asking,
 )
 from lang1.text.tokenizer import Tokenizer
+from lang1.training.distributed import Processes
 from lang1.training.loop import Work
 from lang1.training.loss import letter_loss, linear_cross_entropy
 from lang1.training.mixing import QuestionOrder, TaskProgress, task_shares, task_weights, visits_per_note
@@ -67,7 +70,9 @@ class Answers(Work):
         n_options: Mapping[str, int],
         settings: FinetuneSettings,
         keep_best: Callable[[list[str]], None] | None = None,
+        team: Processes | None = None,
     ) -> None:
+        self.team = team or Processes()
         self.model, self.tokenizer, self.train, self.val = model, tokenizer, train, val
         self.n_options, self.settings = dict(n_options), settings
         self.device = model.device
@@ -92,6 +97,7 @@ class Answers(Work):
         asked = settings.steps or (settings.steps_per_task or 0) * int((np.bincount(train.item_task) > 0).sum())
         self.steps = asked or max(1, round(settings.epochs * epoch))
         self.tally = Tally()
+        self._read: dict[str, Any] = {}
         self._visits = np.zeros(0, dtype=np.int64)
         self._epochs = 0
 
@@ -113,7 +119,8 @@ class Answers(Work):
         return self._visits[first:last]
 
     def batches(self, step: int) -> list[SharedBatch]:
-        """The passes of a step: questions about one note share it, questions of tasks that were left are not asked."""
+        """The passes of a step in this process: questions about one note share it, questions of tasks that have left
+        the loss are not asked. Of the step's notes each process takes an even stretch."""
         asked = self._asked
         if self._order is None:
             groups = self.notes_of(step)
@@ -122,11 +129,17 @@ class Answers(Work):
             groups, drawn = _distinct(self._group_of_item[items]), np.zeros(self.train.items, dtype=bool)
             drawn[items] = True
             asked = drawn if asked is None else asked & drawn
+        groups = groups[self.team.mine(len(groups))]
+        self._read = {"notes": groups.tolist()}
         if asked is None:
             return [assemble(self.train, which) for which in self._passes(groups, self.train.lengths[groups])]
         tokens = tokens_asking(self.train, groups, asked)
         wanted = tokens > 0
         return [assemble(self.train, which, asked) for which in self._passes(groups[wanted], tokens[wanted])]
+
+    def read(self, step: int) -> Any:
+        """The notes that this process read, by their place among the training notes."""
+        return self._read
 
     def _passes(self, groups: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
         places = np.arange(len(groups))
@@ -134,15 +147,25 @@ class Answers(Work):
 
     def losses(self, step: int) -> Iterator[tuple[Tensor, int]]:
         batches = self.batches(step)
-        # Normalised once over the whole step: the sum does not depend on how the step is cut into passes.
-        weight = float(sum(self.item_weight[b.item].sum() for b in batches))
-        noted = sum(len(b.note_read) for b in batches)
-        for number, batch in enumerate(batches):
+        # Normalised once over the whole step, all processes and passes: how it is cut makes no difference.
+        mine = [float(sum(self.item_weight[b.item].sum() for b in batches)), sum(len(b.note_read) for b in batches)]
+        weight, noted = self.team.total(mine)
+        self.model.train(self.settings.lora is not None)
+        numbers = count()
+
+        def loss(batch: SharedBatch) -> tuple[Tensor, int]:
             if self.settings.lora is not None:  # dropout of a pass is the same whenever the step is run
-                torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, step, number]).generate_state(1)[0]))
-            self.model.train(self.settings.lora is not None)
+                key = [self.settings.seed, step, next(numbers), *([self.team.rank] if self.team.size > 1 else [])]
+                torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
             self.tally.add(tally_of(batch, self.settings.note_loss > 0))
-            yield self._loss(batch, 1.0 / weight, self.settings.note_loss / max(1, noted)), len(batch.tokens)
+            return self._loss(batch, 1.0 / weight, self.settings.note_loss / max(1.0, noted)), len(batch.tokens)
+
+        yield from self.team.passes(batches, loss, lambda: (self._loss(self._nothing(), 0.0, 0.0), 0))
+
+    def _nothing(self) -> SharedBatch:
+        """A pass that counts for nothing: another process has one pass more, and all go through the model together."""
+        asked = np.flatnonzero(np.diff(self.train.item_ends))
+        return assemble(self.train, asked[[np.argmin(self.train.lengths[asked])]])
 
     def _loss(self, batch: SharedBatch, answer_scale: float, note_scale: float) -> Tensor:
         tokens, layout, read = on_device(batch, self.model)
@@ -171,19 +194,21 @@ class Answers(Work):
     def measure(self) -> tuple[dict[str, float], dict[str, float]]:
         """The validation measures, and each task's score: its AUROC, or minus its log-loss where none can be had.
 
-        Measures are AUROC and log-loss by task, and the means over tasks (``score`` and ``loss``).
+        Measures are AUROC by task, and the means of AUROC and log-loss over tasks (``score`` and ``loss``).
         """
         if not self.val.items:
             return {}, {}
-        self.model.eval()
-        table = score_encoded(self.model, self.tokenizer, self.val, self.n_options, self.settings.tokens_per_pass)
+        scores = self._letter_scores()
         measures: dict[str, float] = {}
         of_task: dict[str, float] = {}
         aurocs, losses = [], []
-        for task in self.train.tasks:
-            labels, probabilities = table.of_task(task)
-            if not len(labels):
+        for index, task in enumerate(self.train.tasks):
+            rows = np.flatnonzero(self.val.item_task == index)
+            if not len(rows):
                 continue
+            labels, own = self.val.item_label[rows], scores[rows, : self.n_options[task]]
+            shares = np.exp(own - own.max(axis=1, keepdims=True))
+            probabilities = shares / shares.sum(axis=1, keepdims=True)
             picked = probabilities[np.arange(len(labels)), labels]
             losses.append(float(-np.log(np.maximum(picked, SMALLEST_PROBABILITY)).mean()))
             value = self._auroc(labels, probabilities)
@@ -195,6 +220,31 @@ class Answers(Work):
         # Too few cases of every class to rank by: the log-loss decides.
         measures["score"] = float(np.mean(aurocs)) if aurocs else -measures["loss"]
         return measures, of_task
+
+    def _letter_scores(self) -> Floats:
+        """(items, letters) logits of the first letters for every validation question, on every process."""
+        found = np.zeros((self.val.items, len(self.letters)))
+        asked = np.flatnonzero(np.diff(self.val.item_ends))
+        batches = by_length(self.val.lengths[asked], self.settings.tokens_per_pass)
+        letters = self._tensor(self.letters)
+
+        def answer(which: npt.NDArray[np.int64]) -> None:
+            batch = assemble(self.val, asked[which])
+            hidden = self.model(*on_device(batch, self.model))
+            head = self.model.head_weight.index_select(0, letters).to(hidden.dtype)
+            found[batch.item] = (hidden @ head.t()).float().cpu().numpy()
+
+        def nothing() -> None:
+            self.model(*on_device(self._nothing(), self.model))
+
+        self.model.eval()
+        with torch.inference_mode():
+            for _ in self.team.passes(batches[self.team.rank :: self.team.size], answer, nothing):
+                pass
+        self.team.settle()
+        if self.team.size > 1:  # each question was answered by one process
+            found = np.array(self.team.total(found.ravel().tolist())).reshape(found.shape)
+        return found
 
     def _auroc(self, labels: npt.NDArray[np.int64], probabilities: Floats) -> float:
         if self.settings.validation_average == "micro" and probabilities.shape[1] > 2:

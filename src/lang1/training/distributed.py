@@ -306,6 +306,11 @@ def _appears(path: Path) -> bool:
     return False
 
 
+def whole(weight: Tensor) -> Tensor:
+    """A tensor put together from its parts, on every process; itself where it is not shared out."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
 def rows_of(weight: Tensor) -> tuple[Tensor, int, bool]:
     """The rows that this process holds of a tensor, the number of the first of them, and whether it is to store them
     (of several copies, the first is stored)."""
@@ -333,7 +338,7 @@ def gather(model: nn.Module, team: Processes) -> None:
             if not isinstance(weight, DTensor):
                 continue
             if id(weight) not in known:
-                whole = weight.full_tensor()
-                kept = whole.cpu() if team.first else torch.empty(0)
+                full = weight.full_tensor()
+                kept = full.cpu() if team.first else torch.empty(0)
                 known[id(weight)] = nn.Parameter(kept, requires_grad=False)
             parameters[name] = known[id(weight)]

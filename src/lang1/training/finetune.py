@@ -14,7 +14,7 @@ from lang1.common.errors import InputError, SettingsError
 from lang1.common.identity import PATIENT_HASHES, read_patient_hashes
 from lang1.corpus.guard import check_no_overlap
 from lang1.model.decoder import Decoder
-from lang1.model.precision import pick_device, pick_dtype, set_threads
+from lang1.model.precision import pick_dtype
 from lang1.model.store import LoadedModel, load_model, save_model
 from lang1.remede.benchmark import Benchmark
 from lang1.text.shared_note import EncodedGroups, encode_groups
@@ -22,6 +22,7 @@ from lang1.text.tokenizer import Tokenizer
 from lang1.training.answers import Answers, some_notes
 from lang1.training.checkpoint import restore, snapshot, trained
 from lang1.training.compile import compile_layers
+from lang1.training.distributed import Processes, gather, processes, shared_folder, whole
 from lang1.training.inrun import in_run_evaluation
 from lang1.training.loop import Loop, device_name
 from lang1.training.lora import add_adapters, merged, save_adapters, trainable
@@ -68,24 +69,36 @@ def finetune(
     """
     if settings.seeds is not None:
         raise SettingsError("seeds: one run trains one seed; several are made by `lang1 finetune` or a study.")
-    watchers = [*watchers, *make_trackers(settings.watch, out)]
+    with processes(settings.device, settings.threads) as team:
+        return _finetune(team, Path(model), benchmark, Path(out), settings, watchers, evaluate)
+
+
+def _finetune(
+    team: Processes,
+    model: Path,
+    benchmark: Path,
+    out: Path,
+    settings: FinetuneSettings,
+    watchers: Sequence[Watcher],
+    evaluate: MakeEvaluate | None,
+) -> Path:
+    if team.first:
+        watchers = [*watchers, *make_trackers(settings.watch, out)]
     start = open_start(model)
     judged = Benchmark.open(benchmark)
     marks = check_no_overlap(start, judged, allowed=settings.allow_overlap)
     tasks = _tasks(settings, judged)
     evaluate = evaluate or in_run_evaluation(settings.watch.evaluation, judged, settings.seed)
-    threads = set_threads(settings.threads)
-    device = pick_device(settings.device)
-    dtype = pick_dtype(device, settings.precision)
-    loaded = load_model(model, device, dtype)
+    dtype = pick_dtype(team.device, settings.precision)
+    loaded = load_model(model, "cpu" if team.size > 1 else team.device, dtype)
     parameters = loaded.model.parameter_count
     inputs: dict[str, Folder] = {"model": start, "benchmark": judged.folder}
     identity = {
         "settings": settings.model_dump(mode="json"),
         "inputs": {name: folder.fingerprint for name, folder in inputs.items()},
-        "computed": {"device": device.type, "dtype": str(dtype), "threads": threads},
+        "computed": team.computed(dtype),
     }
-    with new_folder(out, "model", inputs=inputs, settings=settings, resume=True) as draft:
+    with shared_folder(team, out, "model", inputs=inputs, settings=settings, resume=True) as draft:
         n_options = {task: len(judged.cards[task].options) for task in tasks}
         train = _encoded(judged, "train", tasks, loaded.tokenizer, settings, settings.max_notes)
         val = _encoded(judged, "val", tasks, loaded.tokenizer, settings, settings.validation_notes)
@@ -93,12 +106,19 @@ def finetune(
             raise InputError(f"{benchmark}: no training examples for {', '.join(tasks)}.")
         _check_context(train, loaded.model.context, settings)
         if settings.lora is not None:
-            add_adapters(loaded.model, settings.lora, settings.seed)
+            # What is shared out among processes must be of one format.
+            frozen = {"frozen": "fp32"} if team.size > 1 else {}
+            add_adapters(loaded.model, settings.lora.model_copy(update=frozen), settings.seed)
+        trained_weights = trainable(loaded.model)
+        if team.first:
+            loaded.tokenizer.save(draft.path)  # beside the milestones, so that these can be exported
         if settings.compile:
             compile_layers(loaded.model)
-        best = BestOfTasks(draft.path, loaded.model) if settings.task_best else None
+        team.share_out(loaded.model, settings.shard, settings.replicas)
+        loaded.model.to(team.device)
+        best = BestOfTasks(draft.path, loaded.model, team) if settings.task_best else None
         keep = None if best is None else best.keep
-        work = Answers(loaded.model, loaded.tokenizer, train, val, n_options, settings, keep)
+        work = Answers(loaded.model, loaded.tokenizer, train, val, n_options, settings, keep, team)
         optimizer = settings.optimizer
         if settings.lr_search.trials:
             optimizer = search_lr(draft.path, work, snapshot(loaded.model), settings)
@@ -115,15 +135,19 @@ def finetune(
             name="finetune",
             patience=settings.patience,
             watchers=watchers,
-            evaluate=evaluate(loaded.model, loaded.tokenizer, draft.path) if evaluate is not None else None,
+            evaluate=evaluate(loaded.model, loaded.tokenizer, team.folder(draft.path))
+            if evaluate is not None
+            else None,
+            team=team,
         )
         loop.run()
-        _save(draft.path, loaded, settings, start)
-        if not settings.keep_checkpoints:
-            loop.checkpoints.drop()
+        loop.checkpoints.drop(keep_last=settings.keep_checkpoints)
+        gather(loaded.model, team)
         learnt_from = judged.examples(tasks, ["train"])["subject_id"].to_numpy()
         hashes = np.union1d(read_patient_hashes(start.path), learnt_from)
-        np.save(draft.path / PATIENT_HASHES, hashes.astype(np.int64))
+        if team.first:
+            _save(draft.path, loaded, settings, start)
+            np.save(draft.path / PATIENT_HASHES, hashes.astype(np.int64))
         draft.counts = {
             "steps": loop.done,
             "best_step": loop.best_step,
@@ -139,7 +163,7 @@ def finetune(
             "stage": "finetuned",
             "name": loaded.model.name,
             "parameters": parameters,
-            "trainable_parameters": trainable(loaded.model),
+            "trainable_parameters": trained_weights,
             "tokens_seen": int(before.get("tokens_seen", 0)) + loop.tokens,
             "tasks": tasks,
             # What `lang1 predict` needs to ask the same questions of new notes.
@@ -153,9 +177,9 @@ def finetune(
             "truncation": settings.truncation,
             "cut": before.get("cut"),
             **({"overlap": marks} if marks else {}),
-            "cost": {"tokens": loop.tokens, "seconds": round(loop.seconds, 1), "device": device_name(device)},
+            "cost": {"tokens": loop.tokens, "seconds": round(loop.seconds, 1), "device": device_name(team.device)},
         }
-        if best is not None:
+        if best is not None and team.first:
             best.export(loaded, settings, start, draft)
     return Path(out)
 
@@ -175,13 +199,16 @@ class BestOfTasks:
     A run that goes on from an earlier checkpoint meets the same validations again, and writes the same files.
     """
 
-    def __init__(self, partial: Path, model: Decoder) -> None:
-        self.folder, self.model = partial / "task-best", model
+    def __init__(self, partial: Path, model: Decoder, team: Processes) -> None:
+        self.folder, self.model, self.team = partial / "task-best", model, team
 
     def keep(self, tasks: list[str]) -> None:
         """Write the weights as they stand for ``tasks``."""
+        self.team.settle()
+        tensors = {name: whole(weight.detach()).to("cpu").contiguous() for name, weight in trained(self.model).items()}
+        if not self.team.first:
+            return
         self.folder.mkdir(exist_ok=True)
-        tensors = {name: weight.detach().to("cpu").contiguous() for name, weight in trained(self.model).items()}
         for task in tasks:
             temporary = self.folder / f".{task}.tmp"
             save_file(tensors, temporary)

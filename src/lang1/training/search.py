@@ -7,6 +7,7 @@ for its samplers; random rates are drawn here and are the same with and without 
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,17 +64,21 @@ def search_lr(folder: Path, work: Answers, base: dict[str, Tensor], settings: Fi
         KeyboardInterrupt: after Ctrl-C or SIGTERM, between steps.
     """
     file = folder / FILE
-    done: list[dict[str, Any]] = read_json(file) if file.exists() else []
+    done: list[dict[str, Any]] = json.loads(work.team.told(json.dumps(read_json(file) if file.exists() else [])))
     trials = settings.lr_search.trials
     steps = min(settings.lr_search.steps, work.steps)
-    journal = Journal.open(folder / JOURNAL, settings, done)
+    team = work.team
+    with team.together():
+        journal = Journal.open(folder / JOURNAL, settings, done) if team.first else None
     with Interrupt() as interrupt, Meter("learning-rate search", trials * steps, "steps") as meter:
         meter.start_at(len(done) * steps)
         while len(done) < trials:
             rate = drawn_rates(settings)[len(done)] if journal is None else journal.ask(len(done))
+            rate = float(team.told(repr(rate)))
             restore(work.model, base)
             done.append(_trial(work, rate, steps, settings, done, interrupt, meter))
-            write_json(file, done)
+            if team.first:
+                write_json(file, done)
             if journal is not None:
                 journal.tell(done[-1])
     restore(work.model, base)
@@ -98,16 +103,17 @@ def _trial(
     """Train a few steps; the trial's record: rate, score and loss, None where it diverged."""
     optimizers = Optimizers(work.model, with_rate(settings.optimizer, rate))
     record: dict[str, Any] = {"lr": rate}
+    scale = work.team.gradient_scale()
     for step in range(steps):
         optimizers.set_factor(factor_at(step, work.steps, settings.schedule))
         for loss, _ in work.losses(step):
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss * scale if scale != 1 else loss).backward()  # type: ignore[no-untyped-call]
         finite = math.isfinite(float(optimizers.clip()))
         if finite:
             optimizers.step()
         optimizers.zero_grad()
         meter.add(1, f"lr {rate:.2g}")
-        if interrupt.requested:
+        if work.team.any(interrupt.requested):
             raise KeyboardInterrupt
         if not finite:
             meter.add(steps - step - 1)
