@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import lang1
+from lang1.cli.compare import compare
 from lang1.cli.ingest import ingest
 from lang1.cli.parts import (
     Config,
@@ -37,6 +38,7 @@ VERBS = (
     "pretrain",
     "finetune",
     "evaluate",
+    "compare",
     "predict",
     "study",
     "report",
@@ -287,6 +289,9 @@ def evaluate(
         predictions=predictions or [],
     )
     _run_and_show(spec, out, "evaluate")
+
+
+app.command()(compare)
 
 
 @app.command()

@@ -86,7 +86,7 @@ def collect(
         "title": title,
         "subtitle": subtitle,
         "data": [_data(bench)],
-        "tasks": [_task(bench, task) for task in chosen.tasks],
+        "tasks": [task_line(bench, task) for task in chosen.tasks],
         "rows": rows,
         "families": families,
         "curves": [curve for part in scored for curve in part.curves],
@@ -137,7 +137,7 @@ def write_results(
             refs[role if len(paths) == 1 else f"{role}.{i}"] = open_folder(path, ("benchmark", "predictions", "model"))
     settings = results.get("settings", {}).get("evaluation", {})
     with new_folder(out, KIND, inputs=refs, settings=settings) as draft:
-        write_json(draft.path / FILE, _plain(results))
+        write_json(draft.path / FILE, plain(results))
         if finish is not None:
             finish(draft.path / FILE)
         draft.counts = {"rows": len(results["rows"]), "curves": len(results["curves"])}
@@ -171,7 +171,8 @@ def _data(bench: Benchmark) -> dict[str, Any]:
     }
 
 
-def _task(bench: Benchmark, task: str) -> dict[str, Any]:
+def task_line(bench: Benchmark, task: str) -> dict[str, Any]:
+    """A task as ``results.json`` lists it."""
     card = bench.cards[task]
     marks = [mark for mark in bench.manifest.extra.get("marks", []) if mark["task"] == task]
     lacking = [f"Not supported by these records: {mark['reason']}." for mark in marks]
@@ -257,12 +258,12 @@ def _scoring_cost(one: Predictions) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON without NaN: what is not known is null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value

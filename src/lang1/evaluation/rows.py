@@ -15,7 +15,6 @@ from lang1.evaluation.settings import EvaluateSettings
 from lang1.evaluation.subgroups import stratum_rows
 from lang1.metrics.auroc import MIN_CASES, auroc, class_aurocs, kept_classes, patient_weights, weighted_auroc
 from lang1.metrics.bootstrap import (
-    RankDraws,
     attained_share,
     mean_draws,
     rank_draws,
@@ -47,6 +46,37 @@ def task_rows(
     Raises:
         InputError: predictions answer some of the examples and not others, or are malformed.
     """
+    found = prepared(asked, made, task, split, settings)
+    if found is None:
+        return None
+    result, part, answered = found
+    headline = split == asked.benchmark.headline_split
+    for model in answered:
+        writer = Writer(result, model.one, part.binary)
+        rank_rows(writer, model, part)
+        probability_rows(writer, model, part)
+        _patients_alike(writer, model, part)
+        if model.truncated is not None:
+            result.truncated[model.one.key] = float((model.truncated > 0).mean())
+        if headline:
+            _curves(result, model, part)
+            operating_rows(result, model, part, asked, settings)
+            recalibration_rows(result, model, part, asked)
+    _comparisons(result, answered, part)
+    if headline and settings.subgroups:
+        trained = [model for model in answered if model.one.regime in TRAINED]
+        stratum_rows(result, trained or answered, part, asked, settings)
+    return result
+
+
+def prepared(
+    asked: Asked, made: Sequence[Predictions], task: str, split: str, settings: EvaluateSettings
+) -> tuple[Scored, Part, list[Answered]] | None:
+    """What every number of a task and split is drawn from; None where there are no examples or nobody answered.
+
+    Raises:
+        InputError: as for :func:`task_rows`.
+    """
     examples = asked.of(task, split)
     labels = labels_of(examples)
     n_classes = asked.n_options()[task]
@@ -67,28 +97,14 @@ def task_rows(
         resample_counts(subjects, settings.resamples, settings.seed),
         Interval(settings.interval, rarer_patients(labels, subjects, judged or None)),
     )
-    headline = split == asked.benchmark.headline_split
     result = Scored(task, split, len(labels), len(part.resamples.counts), counts.tolist(), judged, [], [], {})
-    for model in answered:
-        writer = Writer(result, model.one, binary)
-        _ranks(writer, model, part, task_draws(labels, model.table, part.resamples, judged))
-        _probabilities(writer, model, part)
-        _patients_alike(writer, model, part)
-        if model.truncated is not None:
-            result.truncated[model.one.key] = float((model.truncated > 0).mean())
-        if headline:
-            _curves(result, model, part)
-            operating_rows(result, model, part, asked, settings)
-            recalibration_rows(result, model, part, asked)
-    _comparisons(result, answered, part)
-    if headline and settings.subgroups:
-        trained = [model for model in answered if model.one.regime in TRAINED]
-        stratum_rows(result, trained or answered, part, asked, settings)
-    return result
+    return result, part, answered
 
 
-def _ranks(writer: Writer, model: Answered, part: Part, by_class: dict[int, RankDraws]) -> None:
+def rank_rows(writer: Writer, model: Answered, part: Part) -> None:
+    """AUROC and AUPRC of a model, class by class where there are more than two."""
     labels, span = part.labels, part.interval
+    by_class = task_draws(labels, model.table, part.resamples, part.judged)
     if part.binary:
         model.auroc = auroc(labels == 1, model.table[:, 1])
         model.draws = by_class[1].auroc
@@ -119,7 +135,8 @@ def _ranks(writer: Writer, model: Answered, part: Part, by_class: dict[int, Rank
         writer.add("auprc", precision, draws, bounds=own.share(draws, precision), class_=c)
 
 
-def _probabilities(writer: Writer, model: Answered, part: Part) -> None:
+def probability_rows(writer: Writer, model: Answered, part: Part) -> None:
+    """Prevalence, Brier, log loss, calibration of a model."""
     labels, span = part.labels, part.interval
     brier, loss = brier_rows(labels, model.table), log_loss_rows(labels, model.table)
     hit = np.stack([(labels == c).astype(np.float64) for c in range(part.n_classes)])
