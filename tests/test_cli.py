@@ -31,7 +31,7 @@ def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
 
 def test_verbs_are_listed_in_the_order_of_the_flow() -> None:
     text = lang1("--help").stdout
-    places = [text.index(f" {verb} ") for verb in VERBS]
+    places = [text.index(f"\u2502 {verb} ") for verb in VERBS]
     assert places == sorted(places)
 
 
