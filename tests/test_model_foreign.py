@@ -150,3 +150,31 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path, tokenizer: Tok
     (tmp_path / "m" / "config.json").write_text(config.replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
     with pytest.raises(ArtefactError, match="is missing"):
         load_model(tmp_path / "m", "cpu")
+
+
+def test_a_foreign_model_goes_through_pretraining_and_finetuning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPT-NeoX is imported, trained on with a corpus in its tokenizer, and learns what a word of a note shows."""
+    from training_world import World, write_benchmark, write_corpus
+
+    from lang1.training import finetune as finetuning
+    from lang1.training.pretrain import PretrainSettings, pretrain
+    from lang1.training.settings import FinetuneSettings, OptimizerSettings
+
+    monkeypatch.setattr(finetuning, "Benchmark", World)
+    corpus = write_corpus(tmp_path / "corpus")
+    source(tmp_path / "hf", "gpt_neox", {**SMALL, "max_position_embeddings": 128}, Tokenizer.load(corpus / "tokenizer"))
+    start = import_model(tmp_path / "hf", tmp_path / "start", ImportSettings(options=3))
+    run = {"threads": 1, "device": "cpu", "precision": "fp32", "optimizer": OptimizerSettings(lr=6e-3)}
+    sizes = {"tokens": 4_000, "sequence_length": 64, "sequences_per_step": 4}
+    further = pretrain(corpus, tmp_path / "further", PretrainSettings(**sizes, **run), start=start)
+    tuned = finetuning.finetune(
+        further,
+        write_benchmark(tmp_path / "benchmark"),
+        tmp_path / "tuned",
+        FinetuneSettings(steps=50, notes_per_step=16, note_budget=64, validate_every=25, **run),
+    )
+    extra = open_folder(tuned, "model").manifest.extra
+    assert extra["validation_score"] > 0.8 and extra["parameters"] == load_model(tuned, "cpu").model.parameter_count
+    assert transformers.AutoModelForCausalLM.from_pretrained(tuned).config.model_type == "gpt_neox"
