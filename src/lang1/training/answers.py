@@ -29,6 +29,7 @@ from lang1.text.shared_note import (
 from lang1.text.tokenizer import Tokenizer
 from lang1.training.distributed import Processes
 from lang1.training.loop import Work
+from lang1.training.lora import set_dropout
 from lang1.training.loss import letter_loss, linear_cross_entropy
 from lang1.training.mixing import QuestionOrder, TaskProgress, task_shares, task_weights, visits_per_note
 from lang1.training.settings import FinetuneSettings
@@ -96,6 +97,7 @@ class Answers(Work):
             epoch = float(repeats.sum()) / settings.notes_per_step
         asked = settings.steps or (settings.steps_per_task or 0) * int((np.bincount(train.item_task) > 0).sum())
         self.steps = asked or max(1, round(settings.epochs * epoch))
+        model.eval()  # no dropout but that of adapters
         self.tally = Tally()
         self._read: dict[str, Any] = {}
         self._visits = np.zeros(0, dtype=np.int64)
@@ -150,7 +152,8 @@ class Answers(Work):
         # Normalised once over the whole step, all processes and passes: how it is cut makes no difference.
         mine = [float(sum(self.item_weight[b.item].sum() for b in batches)), sum(len(b.note_read) for b in batches)]
         weight, noted = self.team.total(mine)
-        self.model.train(self.settings.lora is not None)
+        if self.settings.lora is not None:
+            set_dropout(self.model, True)
         numbers = count()
 
         def loss(batch: SharedBatch) -> tuple[Tensor, int]:
@@ -237,7 +240,8 @@ class Answers(Work):
         def nothing() -> None:
             self.model(*on_device(self._nothing(), self.model))
 
-        self.model.eval()
+        if self.settings.lora is not None:
+            set_dropout(self.model, False)
         with torch.inference_mode():
             for _ in self.team.passes(batches[self.team.rank :: self.team.size], answer, nothing):
                 pass

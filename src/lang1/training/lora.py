@@ -81,6 +81,16 @@ def add_adapters(model: Decoder, settings: LoraSettings, seed: int) -> int:
     return count
 
 
+def set_dropout(model: Decoder, on: bool) -> None:
+    """Switch the dropout of the adapters, and of nothing else."""
+    for module in model.modules():
+        if isinstance(module, Adapter):
+            module.train(on)
+    if not isinstance(model, Llama):
+        for layer in _peft_layers(model).values():
+            layer.lora_dropout.train(on)
+
+
 def trainable(model: nn.Module) -> int:
     """Number of weights that training changes."""
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
@@ -136,7 +146,7 @@ def _pairs(model: Decoder) -> dict[str, tuple[Tensor, Tensor]]:
             if isinstance(module, Linear) and isinstance(module.adapter, Adapter)
         }
     return {
-        name.removeprefix(_inside(model)): (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
+        name.removeprefix("inner."): (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
         for name, layer in _peft_layers(model).items()
     }
 
@@ -178,7 +188,7 @@ def _with_peft(model: Decoder, settings: LoraSettings, seed: int) -> int:
         target_modules=list(settings.targets),
         fan_in_fan_out=_stored_turned(model),
     )
-    inject_adapter_in_model(config, model)
+    inject_adapter_in_model(config, _inner(model))
     layers = _peft_layers(model)
     for layer in layers.values():
         for part in (layer.lora_A, layer.lora_B):
@@ -201,8 +211,6 @@ def _stored_turned(model: Decoder) -> bool:
     return any(_turned(getattr(m, "base_layer", m)) for m in model.modules())
 
 
-def _inside(model: Decoder) -> str:
-    """The prefix of the Hugging Face model's names inside the decoder: the way to its one direct child."""
-    children = [name for name, _ in model.named_children()]
-    assert len(children) == 1, children
-    return f"{children[0]}."
+def _inner(model: Decoder) -> nn.Module:
+    """The Hugging Face model inside a decoder of another architecture."""
+    return model.get_submodule("inner")
