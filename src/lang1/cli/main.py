@@ -384,14 +384,22 @@ def import_(
 def export(
     model: Annotated[Path, typer.Argument(help="Model folder made by lang1.")],
     out: Annotated[Path, typer.Argument(help="Folder to write in the Hugging Face layout.")],
+    step: Annotated[
+        int | None, typer.Option(help="A milestone of the run instead of its end; the run may be unfinished.")
+    ] = None,
 ) -> None:
     """Write a folder that `transformers` loads: weights, configuration, tokenizer, card.
 
-    Example: `lang1 export ./finetuned ./for-transformers`
+    Example: `lang1 export ./finetuned ./for-transformers` or `lang1 export ./model ./at-20000 --step 20000`
     """
-    from lang1.model.store import export_model
+    if step is not None:
+        from lang1.training.milestones import export_milestone
 
-    export_model(model, out)
+        export_milestone(model, step, out)
+    else:
+        from lang1.model.store import export_model
+
+        export_model(model, out)
     say(f"Done: {out}. Load it with AutoModelForCausalLM.from_pretrained('{out}').")
 
 

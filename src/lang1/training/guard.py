@@ -12,6 +12,7 @@ from typing import Any
 # Steps before spikes are judged: the first gradients of a run fall fast.
 SETTLE = 20
 MEMORY = 0.98
+LOSS_MEMORY = 0.9
 # A deviation counts as at least this share of the mean. The steps of finetuning that hold a rare outcome have gradients
 # several times the usual, and skipping them (1 in 100 at a floor of a tenth) would skip what there is to learn. Losses
 # vary less: at 6 deviations a loss must exceed its mean by three tenths.
@@ -19,21 +20,44 @@ NORM_FLOOR = 0.5
 LOSS_FLOOR = 0.05
 
 
-class Level:
-    """A running mean and deviation of something that should not jump."""
+class NormLevel:
+    """A running mean and deviation of the gradient norm."""
 
-    def __init__(self, floor: float) -> None:
-        self.floor = floor
+    def __init__(self) -> None:
         self.mean = 0.0
         self.square = 0.0
 
-    def above(self, value: float, sigma: float) -> bool:
-        deviation = max(math.sqrt(max(self.square - self.mean**2, 0.0)), self.floor * self.mean)
-        return value > self.mean + sigma * deviation
+    @property
+    def deviation(self) -> float:
+        return max(math.sqrt(max(self.square - self.mean**2, 0.0)), NORM_FLOOR * self.mean)
 
-    def learn(self, value: float, share: float) -> None:
+    def learn(self, value: float, seen: int) -> None:
+        share = max(1 - MEMORY, 1 / (seen + 1))
         self.mean += share * (value - self.mean)
         self.square += share * (value**2 - self.square)
+
+
+class LossLevel:
+    """A running mean and deviation of the loss, which falls while it is watched.
+
+    The deviation is that of differences between one step and the next (von Neumann 1941): its trend does not count as
+    noise, as it would in the deviation from a mean of fifty steps, above which early garbage does not stand out.
+    """
+
+    def __init__(self) -> None:
+        self.mean = 0.0
+        self.square = 0.0
+        self.last = 0.0
+
+    @property
+    def deviation(self) -> float:
+        return max(math.sqrt(self.square / 2), LOSS_FLOOR * self.mean)
+
+    def learn(self, value: float, seen: int) -> None:
+        if seen:
+            self.square += max(1 - MEMORY, 1 / seen) * ((value - self.last) ** 2 - self.square)
+        self.mean += max(1 - LOSS_MEMORY, 1 / (seen + 1)) * (value - self.mean)
+        self.last = value
 
 
 class StepGuard:
@@ -47,8 +71,8 @@ class StepGuard:
     def __init__(self, sigma: float, loss_sigma: float | None = None) -> None:
         self.sigma, self.loss_sigma = sigma, loss_sigma
         self.seen = 0
-        self.norm = Level(NORM_FLOOR)
-        self.loss = Level(LOSS_FLOOR)
+        self.norm = NormLevel()
+        self.loss = LossLevel()
         self.skipped: dict[str, int] = {}
 
     def judge(self, loss: float, norm: float) -> str | None:
@@ -63,7 +87,7 @@ class StepGuard:
             self.skipped[reason] = self.skipped.get(reason, 0) + 1
             if reason != "non-finite":
                 # A level that stays high is no spike: let the means follow, slowly.
-                self._learn(min(loss, 2 * self.loss.mean), min(norm, 2 * self.norm.mean))
+                self._learn(min(loss, self.loss.mean + self.loss.deviation), min(norm, 2 * self.norm.mean))
         return reason
 
     def accept(self, loss: float, norm: float) -> bool:
@@ -75,26 +99,25 @@ class StepGuard:
             return "non-finite"
         if self.seen < SETTLE:
             return None
-        if self.loss_sigma is not None and self.loss.above(loss, self.loss_sigma):
+        if self.loss_sigma is not None and loss > self.loss.mean + self.loss_sigma * self.loss.deviation:
             return "loss spike"
-        return "spike" if self.norm.above(norm, self.sigma) else None
+        return "spike" if norm > self.norm.mean + self.sigma * self.norm.deviation else None
 
     def _learn(self, loss: float, norm: float) -> None:
-        share = max(1 - MEMORY, 1 / (self.seen + 1))
-        self.norm.learn(norm, share)
-        self.loss.learn(loss, share)
+        self.norm.learn(norm, self.seen)
+        self.loss.learn(loss, self.seen)
         self.seen += 1
 
     def state(self) -> dict[str, Any]:
         return {
             "seen": self.seen,
             "norm": [self.norm.mean, self.norm.square],
-            "loss": [self.loss.mean, self.loss.square],
+            "loss": [self.loss.mean, self.loss.square, self.loss.last],
             "skipped": dict(self.skipped),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         self.seen = int(state["seen"])
         self.norm.mean, self.norm.square = (float(x) for x in state["norm"])
-        self.loss.mean, self.loss.square = (float(x) for x in state["loss"])
+        self.loss.mean, self.loss.square, self.loss.last = (float(x) for x in state["loss"])
         self.skipped = {str(k): int(v) for k, v in state["skipped"].items()}

@@ -425,6 +425,8 @@ class Loop:
             "rollback": self.rollback.state(),
             "recent": self._recent,
             "work": self.work.state(),
+            # By which a milestone can be made a model of its own.
+            "shape": self.model.settings.model_dump(mode="json") if isinstance(self.model, Llama) else None,
         }
         self.checkpoints.save(self.done, self.model, self.optimizers, extra, self.best)
 
