@@ -88,7 +88,7 @@ def scores_of(table: ScoreTable) -> dict[str, np.ndarray]:
     return dict(zip(table.example_ids, table.log_probabilities, strict=True))
 
 
-@pytest.mark.parametrize("backend", ["auto", "bmm", "sdpa", "loop", "dense"])
+@pytest.mark.parametrize("backend", ["auto", "branches", "bmm", "sdpa", "loop", "dense"])
 def test_sharing_a_note_equals_asking_one_at_a_time(tokenizer: Tokenizer, backend: str) -> None:
     groups, model = make_groups(15), model_of(tokenizer)
     expected = one_at_a_time(model, tokenizer, groups, budget=40)

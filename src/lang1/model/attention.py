@@ -10,6 +10,7 @@ Backends, all of the same numbers up to rounding:
   branches.
 * ``flex``: FlexAttention, compiled, for any mask. CUDA; on a CPU it computes forward only, for tests.
 * ``dense``: one N x N mask, the reference.
+* ``branches``: a note and its questions taken apart, for answering where no gradient is asked for; anywhere.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lang1.model.attention_branches import branches
 from lang1.model.attention_padded import BlockAttention, dense, loop, sdpa, with_tail
 from lang1.model.layout import Layout, build_layout, round_rows
 from lang1.model.rotary import turn
 
 __all__ = ["BACKENDS", "Backend", "Layout", "attend", "build_layout", "choose_backend", "present", "round_rows"]
 
-Backend = Literal["auto", "bmm", "sdpa", "loop", "dense", "varlen", "flash", "flex"]
+Backend = Literal["auto", "bmm", "sdpa", "loop", "dense", "varlen", "flash", "flex", "branches"]
 BACKENDS: tuple[Backend, ...] = ("bmm", "sdpa", "loop", "dense", "varlen", "flash", "flex")
 # Longest block for which the whole score matrix is kept for the backward pass (see `choose_backend`).
 BMM_LONGEST = 768
@@ -81,11 +83,15 @@ def resolve(backend: Backend, layout: Layout, dtype: torch.dtype, head_dim: int)
     """The backend for a layout, with what it needs of the layout made ready, once for all layers."""
     if backend == "auto":
         backend = choose_backend(layout.device, dtype, layout.longest, layout.own is not None, head_dim)
+        if backend in ("bmm", "sdpa") and layout.own is not None and not torch.is_grad_enabled():
+            backend = "branches"
     assert layout.own is None or backend not in ("varlen", "flash"), f"{backend} attention knows no branches"
     if backend in ("varlen", "flash", "flex"):
         _ = _kernel(backend), layout.tiles if backend == "flex" else layout.ends
     elif backend in ("bmm", "sdpa"):
         _ = layout.buckets
+    elif backend == "branches":
+        _ = layout.notes
     return backend
 
 
@@ -139,6 +145,9 @@ def _attend(
         parts = [dense(q[: layout.tokens], k[: layout.tokens], v_NKE[: layout.tokens], layout)]
     elif backend == "loop":
         parts = loop(q, k, v_NKE, layout)
+    elif backend == "branches":
+        written = q.device.type == "cpu" and q.dtype == torch.bfloat16
+        parts = [branches(q, k, v_NKE, bucket, written) for bucket in layout.notes]
     else:
         assert backend == "sdpa", backend
         parts = [sdpa(q, k, v_NKE, bucket) for bucket in layout.buckets]

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lang1.model.layout_notes import NoteBucket, note_buckets
+
 # A bucket takes further blocks while padding stays below this share of its true size.
 PADDING = 1.2
 # The CPU's matrix library compiles a kernel for each shape it meets, at several milliseconds a shape, and every step
@@ -112,6 +114,12 @@ class Layout:
             buckets.append(_bucket(sizes[first:last], int(starts[first]), self.own, self.device))
             first = last
         return tuple(buckets)
+
+    @cached_property
+    def notes(self) -> tuple[NoteBucket, ...]:
+        """Blocks with branches, notes and questions taken apart; only where there are branches."""
+        assert self.own is not None
+        return note_buckets(self.lengths, self.own, self.device)
 
     @cached_property
     def longest(self) -> int:
