@@ -146,8 +146,8 @@ def _attend(
     elif backend == "loop":
         parts = loop(q, k, v_NKE, layout)
     elif backend == "branches":
-        written = q.device.type == "cpu" and q.dtype == torch.bfloat16
-        parts = [branches(q, k, v_NKE, bucket, written) for bucket in layout.notes]
+        by_products = q.device.type == "cpu" and q.dtype == torch.bfloat16
+        parts = [branches(q, k, v_NKE, bucket, by_products) for bucket in layout.notes]
     else:
         assert backend == "sdpa", backend
         parts = [sdpa(q, k, v_NKE, bucket) for bucket in layout.buckets]

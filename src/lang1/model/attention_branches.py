@@ -24,11 +24,11 @@ def branches(q_NHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, bucket: NoteBucket, wr
         written: write the notes' products out (faster on a CPU in bf16) instead of the fused kernel.
     """
     q, k, v = (x[bucket.start : bucket.stop] for x in (q_NHE, k_NKE, v_NKE))
-    of_notes = [_padded(x, bucket.note_index, bucket.blocks, bucket.note) for x in (q, k, v)]
+    note_q, note_k, note_v = (_padded(x, bucket.note_index, bucket.blocks, bucket.note) for x in (q, k, v))
     rows = bucket.questions * bucket.question
-    of_questions = [_padded(x, bucket.question_index, bucket.blocks, rows) for x in (q, k, v)]
-    notes = _notes(*of_notes, written)
-    questions = _questions(*of_questions, of_notes[1], of_notes[2], bucket)
+    own_q, own_k, own_v = (_padded(x, bucket.question_index, bucket.blocks, rows) for x in (q, k, v))
+    notes = _notes(note_q, note_k, note_v, written)
+    questions = _questions(own_q, own_k, own_v, note_k, note_v, bucket)
     width = q.shape[1] * q.shape[2]
     both = [out.transpose(1, 2).reshape(-1, width) for out in (notes, questions)]
     return torch.cat(both).index_select(0, bucket.place)
