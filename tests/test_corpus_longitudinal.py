@@ -1,5 +1,7 @@
 """A patient's notes as one document: every note once, in time order, whichever files and parts they come from."""
 
+import hashlib
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,11 +9,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lang1.cli.main import main
 from lang1.common.errors import ArtefactError, SettingsError
 from lang1.corpus.filters import Document, Report
 from lang1.corpus.longitudinal import by_patient, join_patients
 from lang1.corpus.notes import EligibleNotes, NoteRules
+from lang1.corpus.reader import Corpus
 from lang1.records.schema import NOTES
+from lang1.remede.benchmark import Benchmark
+from lang1.remede.build import build
+from lang1.remede.settings import BuildSettings
+from lang1.simulator.settings import SimulatorSettings
+from lang1.simulator.simulate import simulate
+from lang1.text.clean import clean_note
 
 BEGIN = datetime(2020, 1, 1, 9, tzinfo=UTC).replace(tzinfo=None)
 CUT = BEGIN + timedelta(days=60)
@@ -58,7 +68,8 @@ def _expected(timed: bool) -> list[str]:
     rows = [row for row in _rows() if int(str(row["patient_id"])[1:]) % 10 != 3]
     if timed:
         rows = [row for row in rows if row["available_time"] is not None and row["available_time"] < CUT]  # type: ignore[operator]
-    rows.sort(key=lambda r: (r["patient_id"], r["available_time"] or datetime.max, r["note_id"]))
+    mixed = {str(r["patient_id"]): hashlib.md5(str(r["patient_id"]).encode()).hexdigest() for r in rows}
+    rows.sort(key=lambda r: (mixed[str(r["patient_id"])], r["available_time"] or datetime.max, r["note_id"]))
     return [str(row["note_id"]) for row in rows]
 
 
@@ -78,6 +89,7 @@ def test_parts_share_the_patients_out_and_change_nothing(folder: Path) -> None:
     parts = [list(join_patients(by_patient(_notes(folder), part, 7, reports))) for part in range(7)]
     assert sum(map(len, parts)) == len(whole) == 27 and sum(map(bool, parts)) > 1
     assert {d.unit: d.text for part in parts for d in part} == whole
+    assert [d.unit for part in parts for d in part] == list(whole)
     assert reports.left_out == whole_report.left_out
     for text in (f"text of {row['note_id'][1:].lstrip('0') or 0}" for row in _rows() if row["patient_id"] == "p8"):  # type: ignore[index]
         assert whole["p8"].count(f"{text}\n") + whole["p8"].endswith(text) == 1
@@ -104,3 +116,47 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "notes/part-00000.parquet").write_bytes(b"no parquet")
     with pytest.raises(ArtefactError, match="cannot be sorted"):
         list(by_patient([EligibleNotes(NoteRules(str(tmp_path)))], 0, 1, Report()))
+
+
+def _run(*arguments: object) -> int:
+    """The command line in this process; its exit status."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("sys.argv", ["lang1", *map(str, arguments)])
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_the_verb_writes_a_document_a_patient_the_same_in_any_units(tmp_path: Path) -> None:
+    simulate(tmp_path / "hospital", SimulatorSettings(patients=120, seed=3, workers=1))
+    records = next(p for p in (tmp_path / "hospital").iterdir() if (p / "notes").is_dir())
+    benchmark = build(records, tmp_path / "benchmark", BuildSettings(tasks=("mortality",), calendar="demo"))
+    made = []
+    for name, size in (("large", 1 << 25), ("small", 1 << 11)):
+        out = tmp_path / name
+        settings = ["longitudinal=true", "general={}", "vocab_size=600", f"unit_bytes={size}", "workers=1"]
+        assert _run("corpus", records, tmp_path / "benchmark", out, *settings, "cleaning.min_words=3") == 0
+        made.append(Corpus.open(out))
+    assert made[0].folder.fingerprint == made[1].folder.fingerprint
+    corpus, judge = made[0], Benchmark.open(benchmark)
+    folds = {row["patient_id"]: row["fold"] for row in judge.folds().to_pylist()}
+    cut = judge.pretraining_cut
+    charts: dict[str, list[tuple[object, str, str]]] = {}
+    for note in pq.read_table(records / "notes").to_pylist():
+        time = note["available_time"]
+        if folds.get(note["patient_id"]) == "train" and time is not None and (cut is None or time < cut):
+            text = clean_note(note["text"])
+            if len(text.split()) >= 3:
+                charts.setdefault(note["patient_id"], []).append((time, note["note_id"], text))
+    source = corpus.sources["notes"]
+    texts = [
+        corpus.tokenizer.decode(stream.document(i)[:-1])
+        for stream in (source.train, source.val)
+        for i in range(stream.documents)
+    ]
+    # Without the headers, exactly the patients' notes in time order; and every note has one header.
+    bare = [re.sub(r"(?:^|\n\n)\[Day \d+: [^\]\n]*\]\n", "\0", text).split("\0")[1:] for text in texts]
+    assert sorted(bare) == sorted([text for *_, text in sorted(chart)] for chart in charts.values())
+    assert max(map(len, bare)) > 3
+    assert corpus.folder.manifest.settings["longitudinal"] is True
+    about = corpus.folder.manifest.extra["sources"]["notes"]
+    assert about["words"] == sum(len(text.split()) for text in texts)

@@ -27,9 +27,9 @@ CUTS = tuple(
 )
 
 
-@pytest.fixture(scope="module", params=["single", "pairs", "ascii", *CUTS])
+@pytest.fixture(scope="module", params=["single", "triples", "ascii", "gpt2", "smollm", *CUTS])
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    digits = request.param if request.param in ("single", "pairs") else "single"
+    digits = request.param if request.param in ("single", "triples") else "single"
     made = train_tokenizer(SHIPPED[:40], 2000, digits, ascii_only=request.param == "ascii")
     if request.param in CUTS:
         made.inner.pre_tokenizer = pre_tokenizers.Sequence(
@@ -38,6 +38,10 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
+    elif request.param in ("gpt2", "smollm"):
+        own = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        both = [pre_tokenizers.Digits(individual_digits=True), own]
+        made.inner.pre_tokenizer = own if request.param == "gpt2" else pre_tokenizers.Sequence(both)
     return made
 
 
@@ -53,7 +57,8 @@ def test_ids_are_equal_on_a_large_sample(tokenizer: Tokenizer, pieces: fast.Enco
     texts = texts + [clean_note(text) for text in texts] + fast.proof_texts()
     assert sum(map(len, texts)) > 300_000
     assert fast.same(pieces(texts), fast.library(tokenizer.inner)(texts))
-    assert tokenizer.encoder in ("pieces", "fastokens")
+    assert tokenizer.encoder == "pieces"
+    assert isinstance(pieces, fast.PieceEncoder) and pieces._words is not None and len(pieces._words) > 1000
     assert fast.same(tokenizer.encode_batch(texts), fast.library(tokenizer.inner)(texts))
 
 
@@ -69,7 +74,8 @@ def test_the_pieces_kept_are_bounded(tokenizer: Tokenizer, monkeypatch: pytest.M
     draw = random.Random(0)
     texts = [" ".join("".join(draw.choices("abcdefgh", k=draw.randint(1, 60))) for _ in range(30)) for _ in range(40)]
     assert fast.same(found(texts), fast.library(tokenizer.inner)(texts))
-    assert len(found._pieces) <= 50 + 60 and max(map(len, found._pieces)) <= fast._LONGEST_PIECE
+    for kept in (found._pieces, found._words or {}):
+        assert 0 < len(kept) <= 50 + 60 and max(map(len, kept)) <= fast._LONGEST_PIECE + 1
 
 
 def test_a_wrong_encoder_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,18 +95,63 @@ def test_a_wrong_encoder_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fast.fast_encoder(made.inner)[0] == "tokenizers"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "whole"),
+    [
+        (r"\w+| |\S", True),
+        (r"\s?\w+|[^\w\s]+|\s", True),
+        (r"\w+(?: \w+)?|\s|[^\w\s]", False),  # two words in a piece
+        (r"\w+ ?|\s|[^\w\s]+", False),  # the space stands at the end
+        (r"\w+(?= 1)|\w|\s|[^\w\s]+", False),  # what comes before depends on what comes after
+        (r"(?<= )1|\w+|\s|[^\w\s]+", False),
+    ],
+)
+def test_words_are_cut_apart_only_where_a_pattern_allows(pattern: str, whole: bool) -> None:
+    assert fast.cuts_at_spaces(pattern) is whole
+
+
+def test_text_that_is_not_clean_is_cut_as_a_whole(tokenizer: Tokenizer, pieces: fast.Encode) -> None:
+    texts = [
+        "a  b",
+        " a",
+        "a ",
+        "a \n b",
+        "a\tb c",
+        "a b\n",
+        "\n a b",
+        "",
+        " ",
+        "a\u00a0 b",
+        "x 1 2  3 4 's 's",
+        "it 's x",
+    ]
+    texts += [f"{a} {b}" for a in ("a", "a\n", "1", "12", "-", "é") for b in ("b", "\nb", "'s", "1234", "", "µ", ". b")]
+    assert fast.same(pieces(texts), fast.library(tokenizer.inner)(texts))
+
+
+def test_tokens_that_a_text_can_spell_go_to_the_library() -> None:
+    made = train_tokenizer(SHIPPED[:5], 600)
+    made.inner.add_tokens(["<tool_call>", "BP"])
+    found = fast._piece_encoder(made.inner)
+    texts = ["a <tool_call> b", "the BP is <|endoftext|> low", "plain words"]
+    assert found is not None and fast.same(found(texts), fast.library(made.inner)(texts))
+    assert fast.fast_encoder(made.inner)[0] == "pieces"
+    assert any("<tool_call>" in text for text in fast.proof_texts(made.inner))
+
+
 def test_other_tokenizers_go_to_the_library(tmp_path: Path) -> None:
-    """GPT-2's own cutting, a normaliser, WordPiece-like models: not of the form that pieces know."""
+    """A normaliser that changes ASCII, a prefix space, merges that skip words: not of the form that pieces know."""
     vocabulary = {"<|endoftext|>": 0, **{c: i + 1 for i, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}}
     inner = tokenizers.Tokenizer(models.BPE(vocabulary, []))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens(["<|endoftext|>"])
     assert fast._piece_encoder(inner) is None
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(r"\p{L}+|\P{L}+"), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
     )
-    inner.normalizer = normalizers.NFC()
+    assert fast._piece_encoder(inner) is None or fast.fast_encoder(inner)[0] != "pieces"
+    inner.normalizer = normalizers.Lowercase()
     assert fast._piece_encoder(inner) is None
     file = tmp_path / "tokenizer.json"
     file.write_text(json.dumps(json.loads(inner.to_str())))

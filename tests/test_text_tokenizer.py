@@ -164,8 +164,8 @@ def test_refusals(tmp_path: Path) -> None:
         train_tokenizer(SAMPLE, 100)
     with pytest.raises(SettingsError, match="too small"):
         train_tokenizer(SAMPLE, 330, "single", REQUIRED)
-    with pytest.raises(SettingsError, match="triples"):
-        train_tokenizer(SAMPLE, 500, "triples")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="fives"):
+        train_tokenizer(SAMPLE, 500, "fives")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no text"):
         train_tokenizer([], 500)
     with pytest.raises(ArtefactError, match="missing"):

@@ -139,7 +139,7 @@ def _json_lines(
 
 def _json_text(file: Path, number: int, start: int, line: bytes, text_field: str) -> str:
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file} line {_line(file, number, start)}: not a JSON object ({error}).") from error
     if not isinstance(row, dict) or not isinstance(row.get(text_field), str):

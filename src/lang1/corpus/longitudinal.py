@@ -20,6 +20,7 @@ from lang1.common.errors import ArtefactError, SettingsError
 from lang1.corpus.filters import Document, Report
 from lang1.corpus.notes import EligibleNotes
 from lang1.records.store import quoted
+from lang1.text.clean import clean_note
 
 _ROWS = 1_000
 # Hexadecimal digits of MD5 by which patients are cut into parts.
@@ -37,9 +38,10 @@ def by_patient(
 ) -> Iterator[Document]:
     """The notes that may enter of one part of the patients, sorted by patient, availability time and note id.
 
-    Patients are cut into parts by a hash of their id, so that a patient's notes are together whichever files they
-    lie in. Each part reads all files once, and its text is sorted within ``memory``: cut the patients into so many
-    parts that one holds at most half as much text. Notes of unknown time come last.
+    Patients come in the order of a hash of their id and are cut into parts by it: a patient's notes are together
+    whichever files they lie in, and the parts one after the other are the same for any number of them. Each part reads
+    all files once, and its text is sorted within ``memory``: cut the patients into so many parts that one holds at
+    most half as much text. Notes of unknown time come last.
 
     Args:
         notes: the records folders.
@@ -78,7 +80,7 @@ def by_patient(
                     report.leave_out(reason, count)
                 found = connection.execute(
                     f"SELECT {columns} FROM ({folder.judged(scan, columns)}) WHERE reason IS NULL "
-                    "ORDER BY patient_id, available_time NULLS LAST, note_id"
+                    f"ORDER BY left(md5(patient_id), {_DIGITS}), patient_id, available_time NULLS LAST, note_id"
                 )
                 while rows := found.fetchmany(_ROWS):
                     for patient, note_id, kind, department, time, text in rows:
@@ -121,4 +123,5 @@ def header(note: Document, begin: datetime | None) -> str:
     day = "Day not known"
     if note.available_time is not None and begin is not None:
         day = f"Day {(note.available_time - begin).days}"
-    return f"[{day}: {', '.join(str(part).replace('_', ' ') for part in (note.note_type, note.department) if part)}]"
+    said = ", ".join(str(part).replace("_", " ") for part in (note.note_type, note.department) if part)
+    return clean_note(f"[{day}: {' '.join(said.split())}]")

@@ -24,7 +24,17 @@ from lang1.corpus.general import general_files, read_general
 from lang1.corpus.notes import EligibleNotes, NoteRules
 from lang1.corpus.schedule import normalised_weights
 from lang1.corpus.settings import NOTES, CorpusSettings, GeneralSource
-from lang1.corpus.tasks import Plan, Source, digest, general_pieces, note_pieces, units_of, used_versions, work_folder
+from lang1.corpus.tasks import (
+    Plan,
+    Source,
+    digest,
+    general_pieces,
+    note_pieces,
+    patient_pieces,
+    units_of,
+    used_versions,
+    work_folder,
+)
 from lang1.corpus.writing import finished, pass_documents, write_state
 from lang1.records.store import Records
 from lang1.remede.benchmark import Benchmark
@@ -35,6 +45,8 @@ from lang1.text.tokenizer_training import train_tokenizer
 # Options that any question can be expected to have; a benchmark brings its own besides.
 _LETTERS = 8
 _HASHES = "inputs.json"
+# With a document a patient, a unit of work has so many times more text: each unit reads the whole notes table.
+PATIENT_UNITS = 16
 
 
 @dataclass(frozen=True)
@@ -104,13 +116,17 @@ def make_plan(inputs: Inputs, refs: Mapping[str, Folder | InputRef], out: Path, 
     sources = []
     for name in inputs.weights:
         if name == NOTES:
-            pieces, field = note_pieces(inputs.rules, settings.unit_bytes), ""
+            cut = patient_pieces if settings.longitudinal else note_pieces
+            size = settings.unit_bytes * (PATIENT_UNITS if settings.longitudinal else 1)
+            pieces, field = cut(inputs.rules, size), ""
         else:
             general = settings.general[name]
             pieces, field = general_pieces(general_files(name, general), settings.unit_bytes), general.text_field
         # A filter may look at any of the inputs (a benchmark's questions), so all of them are in the key.
         key = digest(prints, cleaning, field, [str(rule) for rule in inputs.rules] if name == NOTES else [])
         units, sizes = units_of(pieces, settings.unit_bytes)
+        if name == NOTES and settings.longitudinal:
+            key = digest(key, "longitudinal")
         filters = tuple(filters_for(name, name == NOTES, chosen))
         sources.append(Source(name, units, sizes, filters, key, field, inputs.rules if name == NOTES else ()))
     return Plan(
@@ -176,12 +192,14 @@ def _tokenizer(inputs: Inputs, prints: Mapping[str, str], work: Path, settings: 
             raise SettingsError(
                 "cleaning.ascii_only is part of a tokenizer trained here; it cannot change `tokenizer`."
             )
-        tokenizer = Tokenizer.load(settings.tokenizer)
+        tokenizer = Tokenizer.load(settings.tokenizer, settings.end_of_text)
         check_tokenizer(tokenizer, _LETTERS)
         state.unlink(missing_ok=True)
         tokenizer.save(folder)
         return tokenizer
-    asked = settings.model_dump(mode="json", exclude={"val_share", "shard_tokens"})
+    if settings.end_of_text is not None:
+        raise SettingsError("end_of_text names a token of `tokenizer`; a tokenizer trained here has its own.")
+    asked = settings.model_dump(mode="json", exclude={"val_share", "shard_tokens", "longitudinal"})
     key = digest(prints, asked, [str(rule) for rule in inputs.rules], used_versions())
     if finished(state, key) is not None:
         return Tokenizer.load(folder)

@@ -58,10 +58,16 @@ class CorpusSettings(Settings):
     vocab_size: int = Field(default=8192, ge=MIN_VOCAB)  # 32,000 for models of 100M parameters and more
     digits: Digits = "single"
     tokenizer: Path | None = None  # take this tokenizer.json (or the folder that holds it) instead of training one
+    end_of_text: str | None = (
+        None  # the token of `tokenizer` that closes a document; None: a known name, or its config's
+    )
     tokenizer_sample_bytes: int = Field(
         default=50_000_000, ge=1
     )  # text to train the tokenizer on, all sources together
     note_types: tuple[str, ...] | None = None  # None: all
+    # A patient's notes in time order as one document, each under a line that says its day, type and department
+    # (longitudinal pretraining), instead of a document a note.
+    longitudinal: bool = False
     general: dict[str, GeneralSource] = {"general": GeneralSource()}
     # Shares of training tokens by source: "notes" and the names in `general`; they are divided by their sum. Empty:
     # one half notes, one half general text (the paper's mixture), the general sources alike.

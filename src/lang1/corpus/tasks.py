@@ -33,8 +33,8 @@ class Piece:
     """A file, or a range of it (bytes of JSON Lines, row groups of Parquet), of a health system or of nobody.
 
     Attributes:
-        file: absolute path.
-        start, stop: see :func:`~lang1.corpus.general.read_general`.
+        file: absolute path; empty for a part of the patients of a health system, whatever files their notes lie in.
+        start, stop: see :func:`~lang1.corpus.general.read_general`; of patients: which part, of how many.
         rules: for notes, the place in the source's list of rules of whose notes these are; -1 for general text.
     """
 
@@ -222,6 +222,20 @@ def note_pieces(rules: Sequence[NoteRules], size: int) -> list[tuple[Piece, int]
     for number, rule in enumerate(rules):
         for file in EligibleNotes(rule).files:
             found += [(Piece(str(file), a, b, number), n) for a, b, n in row_group_ranges(file, size)]
+    return found
+
+
+def patient_pieces(rules: Sequence[NoteRules], size: int) -> list[tuple[Piece, int]]:
+    """Parts of the patients of all records folders, in order, and the bytes of each, about.
+
+    Every part reads all notes of its folder, so there are no more parts than need be to sort one in memory.
+    """
+    found = []
+    for number, rule in enumerate(rules):
+        files = EligibleNotes(rule).files
+        whole = sum(n for file in files for *_, n in row_group_ranges(file, size))
+        parts = max(1, -(-whole // size))
+        found += [(Piece("", part, parts, number), whole // parts) for part in range(parts)]
     return found
 
 

@@ -24,11 +24,12 @@ from lang1.common.errors import ArtefactError
 from lang1.common.identity import patient_hash
 from lang1.corpus.filters import Document, Filter, Report
 from lang1.corpus.general import read_general
+from lang1.corpus.longitudinal import by_patient, join_patients
 from lang1.corpus.notes import EligibleNotes, validation_draw
 from lang1.corpus.settings import Cleaning
 from lang1.corpus.shards import token_dtype
 from lang1.corpus.tasks import ENCODE, Piece, Plan, Source
-from lang1.text.clean import STEPS
+from lang1.text.clean import STEPS, words_of_clean
 from lang1.text.tokenizer import Tokenizer
 
 # A document of a unit: its tokens, its number among the documents read from the unit, and for a note the hash and the
@@ -63,20 +64,26 @@ def clean(text: str, settings: Cleaning, report: Report) -> str | None:
 
 def long_enough(text: str, settings: Cleaning, report: Report) -> bool:
     """Whether a document has enough words; counted where it has not."""
-    if text and len(text.split()) >= settings.min_words:
+    if text and words_in(text, settings) >= settings.min_words:
         return True
     report.leave_out(f"under {max(settings.min_words, 1)} words")
     return False
+
+
+def words_in(text: str, settings: Cleaning) -> int:
+    """Words of a text that :func:`clean` let through, separated by white space."""
+    whole = settings.drop_malformed and settings.normalise_punctuation and settings.collapse_space
+    return words_of_clean(text) if whole else len(text.split())
 
 
 def read_unit(plan: Plan, source: Source, unit: int, report: Report) -> Iterator[Document]:
     """The documents of a unit as stored, with their places."""
     numbers = itertools.count(unit << 32)
     for piece in source.units[unit]:
-        for document in _read_piece(source, piece, report):
+        for document in _read_piece(source, piece, report, plan.work):
             place = next(numbers)
             owner = document.unit or f"{source.name}:{place}"
-            yield replace(document, unit=owner, place=place, source=source.name)
+            yield document.at(owner, place, source.name)
 
 
 def pass_documents(
@@ -87,7 +94,7 @@ def pass_documents(
         text = clean(document.text, settings, report)
         if text is None:
             continue
-        found: Document | None = replace(document, text=text)
+        found: Document | None = document if text == document.text else replace(document, text=text)
         for one in filters:
             found = one.apply(found, report) if found is not None else None
         # A filter that took passages out may have left too little.
@@ -125,8 +132,10 @@ def do_task(file: Path, stage: str, name: str, unit: int) -> int:
     documents = _counted(read_unit(plan, source, unit, report), report)
     passed = pass_documents(documents, plan.settings.cleaning, filters, report)
     if stage == ENCODE:
+        if source.rules and plan.settings.longitudinal:
+            passed = join_patients(passed)
         files = [unit_file(plan, source, stage, unit, kind) for kind in ("bin", "npy")]
-        _encode(passed, bool(source.rules), _tokenizer(file), files, report)
+        _encode(passed, plan.settings.cleaning, bool(source.rules), _tokenizer(file), files, report)
     else:
         out = unit_file(plan, source, stage, unit, "part")
         temporary = temporary_name(out)
@@ -236,43 +245,57 @@ def forget() -> None:
         cached.cache_clear()
 
 
-def _read_piece(source: Source, piece: Piece, report: Report) -> Iterator[Document]:
+def _read_piece(source: Source, piece: Piece, report: Report, scratch: Path) -> Iterator[Document]:
     file = Path(piece.file)
     if piece.rules >= 0:
         assert piece.stop is not None
-        yield from EligibleNotes(source.rules[piece.rules]).read(file, piece.start, piece.stop, report)
+        notes = EligibleNotes(source.rules[piece.rules])
+        if piece.file:
+            yield from notes.read(file, piece.start, piece.stop, report)
+        else:
+            yield from by_patient([notes], piece.start, piece.stop, report, spill=scratch)
     else:
         for text in read_general(file, source.text_field, piece.start, piece.stop):
             yield Document(text, unit="")
 
 
 def _counted(documents: Iterable[Document], report: Report) -> Iterator[Document]:
-    for document in documents:
-        report.count("read", "documents")
-        yield document
+    read = 0
+    try:
+        for document in documents:
+            read += 1
+            yield document
+    finally:
+        report.count("read", "documents", read)
 
 
 def _encode(
-    documents: Iterator[Document], are_notes: bool, tokenizer: Tokenizer, files: Sequence[Path], report: Report
+    documents: Iterator[Document],
+    cleaning: Cleaning,
+    are_notes: bool,
+    tokenizer: Tokenizer,
+    files: Sequence[Path],
+    report: Report,
 ) -> None:
     """Tokenize and write a unit's documents: ``files`` are those of the tokens and of the rows."""
-    dtype, eot = token_dtype(tokenizer.vocab_size), tokenizer.eot_id
-    closing = np.array([eot], dtype=dtype).tobytes()
+    dtype, eot = token_dtype(tokenizer.vocab_size), np.array([tokenizer.eot_id], dtype=np.int32)
     tokens_file, rows_file = files
     rows: list[np.ndarray[Any, Any]] = [np.empty(0, dtype=ROW)]
     temporary = temporary_name(tokens_file)
     with temporary.open("wb") as stream:
         while batch := list(itertools.islice(documents, _BATCH_DOCUMENTS)):
-            encoded = tokenizer.encode_batch([document.text for document in batch])
+            texts = [document.text for document in batch]
+            encoded = tokenizer.encode_batch(texts)
+            closed = [part for tokens in encoded for part in (tokens, eot)]
+            stream.write(np.concatenate(closed).astype(dtype).tobytes())
             table = np.zeros(len(batch), dtype=ROW)
-            for at, (document, tokens) in enumerate(zip(batch, encoded, strict=True)):
-                stream.write(tokens.astype(dtype).tobytes())
-                stream.write(closing)
-                number = document.place & 0xFFFFFFFF
-                owner = (patient_hash(document.unit), validation_draw(document.unit)) if are_notes else (0, 0.0)
-                table[at] = (len(tokens) + 1, number, *owner)
-                report.count(WRITTEN, "words", len(document.text.split()))
-                report.count(WRITTEN, "characters", len(document.text))
+            table["tokens"] = [len(tokens) + 1 for tokens in encoded]
+            table["number"] = [document.place & 0xFFFFFFFF for document in batch]
+            if are_notes:
+                table["unit"] = [patient_hash(document.unit) for document in batch]
+                table["draw"] = [validation_draw(document.unit) for document in batch]
+            report.count(WRITTEN, "words", sum(words_in(text, cleaning) for text in texts))
+            report.count(WRITTEN, "characters", sum(map(len, texts)))
             rows.append(table)
     _settle(temporary, tokens_file)
     temporary = temporary_name(rows_file)

@@ -31,7 +31,7 @@ _NOT_PLAIN = re.compile(f"[{''.join(_PLAIN)}]")
 
 # Control and format characters, lone surrogates, private use, U+FFFD: nothing that a reader sees.
 _MALFORMED_CATEGORIES = ("Cc", "Cf", "Cs", "Co")
-_ASCII_MALFORMED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_ASCII_MALFORMED = bytes([*range(0x09), *range(0x0E, 0x20), 0x7F])
 _KEPT_CONTROLS = frozenset("\n\t\r\x0b\x0c\u0085")
 _RULED_LINE = re.compile(r"([-_=*#~.+])\1{3,}")
 _RULES = tuple(4 * mark for mark in "-_=*#~.+")
@@ -43,7 +43,9 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 def drop_malformed(text: str) -> str:
     """Drop control and format characters, lone surrogates, private-use characters and U+FFFD."""
     if text.isascii():
-        return _ASCII_MALFORMED.sub("", text)
+        # Ten times faster than a regular expression.
+        kept = text.encode().translate(None, _ASCII_MALFORMED)
+        return text if len(kept) == len(text) else kept.decode()
     bad = [c for c in set(text) if c not in _KEPT_CONTROLS and _is_malformed(c)]
     return text.translate(dict.fromkeys(map(ord, bad))) if bad else text
 
@@ -58,7 +60,9 @@ def normalise_punctuation(text: str) -> str:
 
 def collapse_space(text: str) -> str:
     """One space for a run of spaces, at most one blank line, nothing at the ends of lines or of the text."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0b", "\n").replace("\x0c", "\n")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\x0b", "\n").replace("\x0c", "\n")
     if "  " in text or "\t" in text:
         text = _BLANKS.sub(" ", text)
     if " \n" in text or "\n " in text:
@@ -81,6 +85,14 @@ def clean_note(text: str) -> str:
     for step in STEPS.values():
         text = step(text)
     return text
+
+
+def words_of_clean(text: str) -> int:
+    """How many words white space separates in a text that all of :data:`STEPS` have cleaned, without cutting it.
+
+    White space is then a single space, a line end or a blank line, and stands between words only.
+    """
+    return 1 + text.count(" ") + text.count("\n") - text.count("\n\n") if text else 0
 
 
 def _is_malformed(character: str) -> bool:

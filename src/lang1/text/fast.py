@@ -2,19 +2,22 @@
 
 A byte-level BPE tokenizer cuts a text into pieces by a regular expression and encodes each piece by itself. Most of the
 library's time goes into cutting, and a hospital writes the same words again and again. :class:`PieceEncoder` cuts with
-Python's own ``re`` and keeps the ids of the pieces it has met. ``fastokens`` (the extra ``fast``) is a third-party
-encoder in Rust.
+Python's own ``re`` and keeps the ids of the pieces it has met; where the expression always cuts before a single space,
+the text is first cut there, which is quicker still, and the ids of whole words are kept. ``fastokens`` (the extra
+``fast``) is a third-party encoder in Rust, for tokenizers of other forms.
 
-Neither is trusted: :func:`fast_encoder` compares each with the library on :func:`proof_texts` before it is used.
+None is trusted: :func:`fast_encoder` compares each with the library on :func:`proof_texts` before it is used.
 """
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -29,9 +32,11 @@ Encode = Callable[[Sequence[str]], list[npt.NDArray[np.int32]]]
 _BOUND = 0x3000
 # What Python's \s holds beyond Unicode's white space.
 _PYTHON_SPACES = "\x1c\x1d\x1e\x1f"
-# Pieces kept, and the longest of them in characters: some 40 MB at most.
-_MOST_PIECES = 250_000
+# Words and pieces kept, each, and the longest of them in characters: some 50 MB at most. What is full starts again.
+_MOST_PIECES = 150_000
 _LONGEST_PIECE = 48
+# What stands for every kind of character where it is tried out whether a pattern cuts before single spaces.
+_KINDS = ("a", "s", "B", "é", "'", "1", ".", "-", "(", "µ", "\n", "\u0301")
 _PROPERTY = re.compile(r"\\p\{([LMN])\}")
 # In a document: words and numbers of every kind of character, contractions, odd spaces, and a forged end of document.
 _PROOF = (
@@ -43,19 +48,20 @@ _PROOF = (
 
 
 class PieceEncoder:
-    """Encodes by pieces, remembering their ids. Texts with rare characters go to the library.
+    """Encodes by words and pieces, remembering their ids. Texts with rare characters go to the library.
 
     Args:
-        inner: a byte-level BPE tokenizer as :func:`_pattern` knows them.
-        pattern: how it cuts a text, in Python's ``re``.
-        ascii_only: whether it drops characters outside ASCII first.
+        inner: a byte-level BPE tokenizer as :func:`_form` knows them.
+        form: how it cuts a text.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, pattern: str, ascii_only: bool) -> None:
-        self._inner, self._ascii_only = inner, ascii_only
-        self._cut = re.compile(pattern).findall
+    def __init__(self, inner: tokenizers.Tokenizer, form: Form) -> None:
+        self._inner, self._form = inner, form
         self._common = re.compile(f"[{_ranges(_stable)}]*").fullmatch
         self._pieces = _Pieces(inner.model)
+        cut = re.compile(form.pattern).findall
+        self._cut = cut
+        self._words = _Words(cut, self._pieces) if cuts_at_spaces(form.pattern) else None
 
     def __call__(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
         """One int32 array a text."""
@@ -67,17 +73,67 @@ class PieceEncoder:
         return [ids for ids in found if ids is not None]
 
     def _encode(self, text: str) -> npt.NDArray[np.int32] | None:
+        form = self._form
         if not text.isascii():
-            if self._ascii_only:
+            if form.normalizer == "ascii":
                 text = text.encode("ascii", "ignore").decode("ascii")
-            elif self._common(text) is None:
+            elif form.normalizer or self._common(text) is None:
                 return None
-        elif any(space in text for space in _PYTHON_SPACES):
+        if any(space in text for space in _PYTHON_SPACES):
             return None
-        if len(self._pieces) > _MOST_PIECES:
-            self._pieces.clear()
-        # One copy of bytes for all pieces of the text.
+        if form.added and any(token in text for token in form.added):
+            return None
+        for kept in (self._pieces, self._words):
+            if kept is not None and len(kept) > _MOST_PIECES:
+                kept.clear()
+        if self._words is not None:
+            start, *words = text.split(" ")
+            if not (words and start[-1:].isspace()):
+                try:
+                    # One copy of bytes for all words of the text.
+                    ids = b"".join(
+                        [*map(self._pieces.__getitem__, self._cut(start)), *map(self._words.__getitem__, words)]
+                    )
+                    return np.frombuffer(ids, dtype=np.int32)
+                except _NotAWord:
+                    pass
         return np.frombuffer(b"".join(map(self._pieces.__getitem__, self._cut(text))), dtype=np.int32)
+
+
+class _NotAWord(Exception):
+    """White space stands at the edge of what lies between two spaces: the text must be cut as a whole."""
+
+
+class _Words(dict[str, bytes]):
+    """The ids of words with the space before them, as the bytes of an int32 array."""
+
+    def __init__(self, cut: Callable[[str], list[str]], pieces: _Pieces) -> None:
+        super().__init__()
+        self._cut, self._pieces = cut, pieces
+
+    def __missing__(self, word: str) -> bytes:
+        if not word or word[0].isspace() or word[-1].isspace():
+            raise _NotAWord
+        ids = b"".join(map(self._pieces.__getitem__, self._cut(f" {word}")))
+        if len(word) <= _LONGEST_PIECE:
+            self[word] = ids
+        return ids
+
+
+@lru_cache(maxsize=8)
+def cuts_at_spaces(pattern: str) -> bool:
+    """Whether a pattern cuts a text before every space that stands between two characters that are no white space.
+
+    Tried out on every kind of character, two before the space and two after it: both sides must be cut as if they were
+    texts of their own. A pattern that looks back is refused, since it could look further.
+    """
+    if "(?<" in pattern or "\\b" in pattern or "\\B" in pattern or "^" in pattern.replace("[^", ""):
+        return False
+    cut = re.compile(pattern).findall
+    sides = ["".join(some) for n in (1, 2) for some in itertools.product(_KINDS, repeat=n)]
+    before = [(side, cut(side)) for side in sides if not side[-1].isspace()]
+    after = [(f" {side}", cut(f" {side}")) for side in sides if not side[0].isspace()]
+    return all(cut(one + other) == left + right for one, left in before for other, right in after)
 
 
 class _Pieces(dict[str, bytes]):
@@ -109,12 +165,12 @@ def fast_encoder(inner: tokenizers.Tokenizer) -> tuple[str, Encode]:
     """The fastest encoder there is for a tokenizer that gives the library's ids on all of :func:`proof_texts`.
 
     Returns:
-        Its name (``fastokens``, ``pieces`` or ``tokenizers``, which is the library) and what encodes.
+        Its name (``pieces``, ``fastokens`` or ``tokenizers``, which is the library) and what encodes.
     """
-    texts = proof_texts()
+    texts = proof_texts(inner)
     reference = library(inner)
     expected = reference(texts)
-    for name, make in (("fastokens", _fastokens), ("pieces", _piece_encoder)):
+    for name, make in (("pieces", _piece_encoder), ("fastokens", _fastokens)):
         encode = make(inner)
         if encode is not None and same(encode(texts), expected):
             return name, encode
@@ -126,9 +182,19 @@ def same(one: Sequence[npt.NDArray[np.int32]], other: Sequence[npt.NDArray[np.in
     return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def proof_texts(inner: tokenizers.Tokenizer | None = None) -> list[str]:
+    """Texts in which encoders that differ would show it: invented notes, and every common character in context.
+
+    With a tokenizer, also its added tokens as a text spells them.
+    """
+    if inner is None:
+        return _common_texts()
+    added = [token.content for token in inner.get_added_tokens_decoder().values()]
+    return [*_common_texts(), *(f"a{token}b {token} \n{token}1" for token in added[:_MOST_ADDED])]
+
+
 @lru_cache(maxsize=1)
-def proof_texts() -> list[str]:
-    """Texts in which encoders that differ would show it: invented notes, and every common character in context."""
+def _common_texts() -> list[str]:
     common = [chr(code) for code in range(_BOUND) if _stable(code)]
     lines = ("".join(f"a{c} {c}{c}1{c}\n" for c in common[at : at + 64]) for at in range(0, len(common), 64))
     return [*_PROOF, *lines]
@@ -156,30 +222,70 @@ def _without_special(inner: tokenizers.Tokenizer) -> str:
 
 
 def _piece_encoder(inner: tokenizers.Tokenizer) -> Encode | None:
-    value = json.loads(inner.to_str())
-    pattern = _pattern(value)
-    if pattern is None:
-        return None
+    form = _form(json.loads(inner.to_str()))
     try:
-        return PieceEncoder(inner, pattern, value["normalizer"] is not None)
+        return PieceEncoder(inner, form) if form is not None else None
     except re.error:
         return None
 
 
-def _pattern(value: dict[str, Any]) -> str | None:
-    """How a tokenizer cuts a text, in Python's ``re``; None where it is not byte-level BPE of the common form."""
-    model, before = value["model"], value.get("pre_tokenizer") or {}
-    steps = before.get("pretokenizers") or []
-    if model.get("type") != "BPE" or model.get("dropout") or [one["type"] for one in steps] != ["Split", "ByteLevel"]:
+@dataclass(frozen=True)
+class Form:
+    """How a byte-level BPE tokenizer cuts a text.
+
+    Attributes:
+        pattern: in Python's ``re``.
+        normalizer: ``ascii`` drops what is not ASCII; any other name leaves ASCII as it is; empty: none.
+        added: tokens that it finds in a text (not special ones, which are encoded as text here).
+    """
+
+    pattern: str
+    normalizer: str
+    added: tuple[str, ...]
+
+
+def _form(value: dict[str, Any]) -> Form | None:
+    """The form of a tokenizer; None where it is not byte-level BPE of a known form."""
+    model, normalizer = value["model"], value.get("normalizer")
+    if model.get("type") != "BPE" or model.get("dropout") or model.get("byte_fallback"):
         return None
-    split, bytes_ = steps
-    regex = split["pattern"].get("Regex")
-    if regex is None or split["behavior"] != "Isolated" or split["invert"]:
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         return None
-    if bytes_["add_prefix_space"] or bytes_["use_regex"]:
+    regex = _expression(value.get("pre_tokenizer") or {})
+    if regex is None:
         return None
-    if value.get("normalizer") not in (None, _ASCII_ONLY) or not all(one["special"] for one in value["added_tokens"]):
+    if normalizer is None:
+        name = ""
+    elif normalizer == _ASCII_ONLY:
+        name = "ascii"
+    elif normalizer == {"type": "NFC"}:
+        name = "nfc"
+    else:
         return None
+    added = tuple(one["content"] for one in value["added_tokens"] if not one["special"])
+    if len(added) > _MOST_ADDED or any(not one for one in added):
+        return None
+    return Form(_in_python(regex), name, added)
+
+
+def _expression(before: dict[str, Any]) -> str | None:
+    """The regular expression by which a pre-tokenizer cuts a text, as the library spells them."""
+    steps = before.get("pretokenizers") or [before]
+    kinds = [one.get("type") for one in steps]
+    if not kinds or kinds[-1] != "ByteLevel" or steps[-1]["add_prefix_space"]:
+        return None
+    if kinds == ["ByteLevel"]:  # GPT-2
+        return _GPT2 if steps[0]["use_regex"] else None
+    if kinds == ["Digits", "ByteLevel"]:  # SmolLM
+        return _GPT2_DIGITS if steps[0]["individual_digits"] and steps[1]["use_regex"] else None
+    if kinds != ["Split", "ByteLevel"] or steps[1]["use_regex"]:
+        return None
+    regex = steps[0]["pattern"].get("Regex")
+    return regex if steps[0]["behavior"] == "Isolated" and not steps[0]["invert"] else None
+
+
+def _in_python(regex: str) -> str:
+    """An expression with its properties of characters written out."""
     parts, inside, at = [], False, 0
     while at < len(regex):
         found = _PROPERTY.match(regex, at)
@@ -196,6 +302,11 @@ def _pattern(value: dict[str, Any]) -> str | None:
 
 
 _ASCII_ONLY = {"type": "Replace", "pattern": {"Regex": r"[^\x00-\x7F]"}, "content": ""}
+# How GPT-2 cuts (Radford et al. 2019), and the same after digits were set apart, each by itself.
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_GPT2_DIGITS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
+# Tokens found in texts, at most, with which a text is compared before it is encoded by pieces.
+_MOST_ADDED = 64
 
 
 @lru_cache(maxsize=4)

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from lang1.common.artefact import write_json
+from lang1.common.artefact import read_json, write_json
 from lang1.common.errors import ArtefactError, InputError
 from lang1.text.fast import Encode, fast_encoder, library
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+_END_KEY = "lang1_end_of_text"
 END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|pad|>"
 # Names under which imported tokenizers know the end of a document, tried in this order.
@@ -42,25 +43,37 @@ class Tokenizer:
     Args:
         inner: the tokenizer as the ``tokenizers`` library holds it.
         source: where it came from, for messages.
+        end_of_text: the token that closes a document; None looks for one under :data:`END_NAMES`.
 
     Raises:
         ArtefactError: it knows no end-of-text token.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, source: str = "tokenizer") -> None:
+    def __init__(self, inner: tokenizers.Tokenizer, source: str = "tokenizer", end_of_text: str | None = None) -> None:
         inner.no_padding()
         inner.no_truncation()
         inner.encode_special_tokens = True
+        # What would put a token of its own before a text (Llama's <s>): models here never see one, so that whoever
+        # loads an exported tokenizer must not get one either.
+        inner.post_processor = None
         self.inner = inner
         self.source = source
-        self.eot = _first_known(inner, END_NAMES)
+        self._counted = (-1, 0)
+        if end_of_text is not None and inner.token_to_id(end_of_text) is None:
+            raise ArtefactError(f"{source}: there is no token '{end_of_text}' in it; name another as end_of_text.")
+        self.eot = end_of_text or _first_known(inner, END_NAMES)
         if self.eot is None:
-            raise ArtefactError(f"{source}: no end-of-text token; expected one of {', '.join(END_NAMES)}.")
+            raise ArtefactError(
+                f"{source}: no end-of-text token; expected one of {', '.join(END_NAMES)}, or name it (end_of_text)."
+            )
         self.pad = _first_known(inner, PADDING_NAMES) or self.eot
 
     @classmethod
-    def load(cls, path: Path | str) -> Tokenizer:
+    def load(cls, path: Path | str, end_of_text: str | None = None) -> Tokenizer:
         """Read ``tokenizer.json``, given the file or the folder that holds it.
+
+        The token that closes a document is ``end_of_text``, or what :meth:`save` wrote beside the file, or a known
+        name, or the ``eos_token`` of a ``tokenizer_config.json`` beside it, in this order.
 
         Raises:
             ArtefactError: it is missing, damaged, or knows no end-of-text token.
@@ -73,7 +86,9 @@ class Tokenizer:
             inner = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises bare Exception
             raise ArtefactError(f"{file} is not a tokenizer.json that can be read ({error}).") from error
-        return cls(inner, str(file))
+        if end_of_text is None:
+            end_of_text = _stated_end(file.with_name(CONFIG_FILE), inner)
+        return cls(inner, str(file), end_of_text)
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``, which ``transformers.AutoTokenizer`` loads."""
@@ -88,6 +103,7 @@ class Tokenizer:
             "add_eos_token": False,
             "split_special_tokens": True,
             "clean_up_tokenization_spaces": False,
+            _END_KEY: self.eot,
         }
         write_json(folder / CONFIG_FILE, config)
 
@@ -119,7 +135,11 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """How many ids there are, special tokens included: every id is smaller than this."""
-        return max(self.inner.get_vocab(with_added_tokens=True).values()) + 1
+        # Counted again only where tokens were added: the library hands out a copy of the whole vocabulary.
+        tokens = self.inner.get_vocab_size(with_added_tokens=True)
+        if self._counted[0] != tokens:
+            self._counted = (tokens, max(self.inner.get_vocab(with_added_tokens=True).values()) + 1)
+        return self._counted[1]
 
     @property
     def eot_id(self) -> int:
@@ -213,6 +233,18 @@ def check_tokenizer(tokenizer: Tokenizer, options: int) -> TokenizerFacts:
     size = tokenizer.vocab_size
     width = 2 if size <= 1 << 16 else 4
     return TokenizerFacts(size, width, (tokenizer.eot, tokenizer.eot_id), tuple(letters), changed)
+
+
+def _stated_end(config: Path, inner: tokenizers.Tokenizer) -> str | None:
+    """The end-of-text token that a ``tokenizer_config.json`` states, if the tokenizer has it and it is needed."""
+    if not config.is_file():
+        return None
+    value = read_json(config)
+    stated = value.get(_END_KEY) if isinstance(value, dict) else None
+    if stated is None and isinstance(value, dict) and _first_known(inner, END_NAMES) is None:
+        stated = value.get("eos_token")
+        stated = stated.get("content") if isinstance(stated, dict) else stated
+    return stated if isinstance(stated, str) and inner.token_to_id(stated) is not None else None
 
 
 def _first_known(inner: tokenizers.Tokenizer, names: Sequence[str]) -> str | None:

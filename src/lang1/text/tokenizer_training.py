@@ -13,13 +13,16 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 from lang1.common.errors import InputError, SettingsError
 from lang1.text.tokenizer import END_OF_TEXT, PADDING, Tokenizer
 
-Digits = Literal["single", "pairs"]
+Digits = Literal["single", "pairs", "triples", "whole"]
 
-# A run of digits is cut into single digits, or into pairs counted from its end ("120" -> "1", "20"), so that the same
-# quantity is always spelled the same way and place value shows; a space before it joins its first piece.
+# A run of digits is cut into single digits, into pairs or triples counted from its end ("1204" -> "12", "04" or "1",
+# "204"), so that the same quantity is always spelled the same way and place value shows, or not at all, so that merges
+# decide; a space before it joins its first piece. What they are worth: benchmarks/corpus_digits.py.
 _DIGITS: dict[str, str] = {
     "single": r" ?\p{N}",
     "pairs": r" ?\p{N}{1,2}(?=(?:\p{N}{2})*(?!\p{N}))",
+    "triples": r" ?\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+    "whole": r" ?\p{N}+",
 }
 # Words with the space before them, English endings after an apostrophe, punctuation, line ends, spaces.
 _PATTERN = (
@@ -117,7 +120,10 @@ def _with_required(inner: tokenizers.Tokenizer, vocab_size: int, required: Seque
 
 
 def _numbers(digits: Digits) -> list[str]:
-    """Every piece into which a number can be cut, so that none is spelled differently for being rare."""
+    """Every piece into which a number can be cut, so that none is spelled differently for being rare.
+
+    The thousand triples are left to the merges: they would fill a small vocabulary.
+    """
     pieces = [str(d) for d in range(10)]
     if digits == "pairs":
         pieces += [f"{d:02d}" for d in range(100)]
