@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lang1.common.errors import InputError, SettingsError
-from lang1.text.clean import clean_note
+from lang1.text.clean import clean_note, words_of_clean
 from lang1.text.questions import QUESTIONS, letters, render_question
 from lang1.text.sections import sections
 from lang1.text.truncate import cut_text, truncate
@@ -119,3 +119,9 @@ def test_question_refusals() -> None:
         render_question("mortality", ["No"])
     with pytest.raises(InputError, match="one line"):
         render_question("mortality", ["No", "Y\nes"])
+
+
+@given(text=st.text(st.sampled_from("ab1.\n\n \t\r\x0b\x0c\x00\x1c\x85\u00a0\u2028\u3000\u200b-'é")) | st.text())
+def test_words_of_a_clean_text_are_counted_without_cutting_it(text: str) -> None:
+    clean = clean_note(text)
+    assert words_of_clean(clean) == len(clean.split())
