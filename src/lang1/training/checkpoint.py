@@ -258,7 +258,8 @@ class Checkpoints:
         stay = {*past[-self.keep :], *(p for p in past if self._milestone(_step(p.name)))}
         if self.spare:
             old = [p for p in past if _step(p.name) <= newest - self.spare]
-            stay.update(old[-1:] or past[:1])
+            # And the one that will be old enough next, or there would never be another.
+            stay.update([*(old[-1:] or past[:1]), *past[len(old) : len(old) + 1]])
         for folder in every:
             if folder not in stay:
                 shutil.rmtree(folder, ignore_errors=True)
