@@ -191,7 +191,7 @@ def read_as_ordered(corpus: Path, out: Path, steps: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--strikes", type=int, default=25)
     parser.add_argument("--patients", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)

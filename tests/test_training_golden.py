@@ -1,6 +1,6 @@
 """Numbers that must not move: thirty losses of a model of a million weights, and the order of its data.
 
-``python tests/test_training_golden.py`` writes the losses anew, after a change that is meant to move them; say so in the log.
+``python tests/test_training_golden.py`` writes the losses anew, after a change that is meant to move them.
 """
 
 from __future__ import annotations
