@@ -258,3 +258,25 @@ def test_streams_are_cut_into_equal_parts(tmp_path: Path, monkeypatch: pytest.Mo
     assert [pq.read_metadata(file).num_rows for file in files] == [10, 10, 3]
     assert pq.read_schema(files[0]).equals(CLAIMS)
     assert [f.read_bytes() for f in files] == [f.read_bytes() for f in part_files(tmp_path / "b", "claims")]
+
+
+def test_sections_of_notes_and_their_revisions(tmp_path: Path) -> None:
+    tables = base()
+    ids = {"patient_id": "p1", "encounter_id": "e1", "note_type": "discharge_summary"}
+    whole = "Dr. Who\nBrief Hospital Course: treated.\nWell since.\n\nMEDICATIONS:\naspirin\nOwn heading:\nx"
+    tables["notes"] = [
+        {**ids, "note_id": "a", "available_time": NOON, "text": whole},
+        {**ids, "note_id": "b", "parent_note_id": "a", "available_time": NOON + DAY, "text": "ADDENDUM: and home."},
+        {**ids, "note_id": "c", "available_time": NOON, "text": ""},
+    ]
+    with write(tmp_path / "r", tables).connect() as connection:
+        asked = "SELECT note_id, position, section, heading, text FROM note_sections ORDER BY note_id, position"
+        assert connection.execute(asked).fetchall() == [
+            ("a", 1, "start", "", "Dr. Who"),
+            ("a", 2, "hospital_course", "Brief Hospital Course", "treated.\nWell since."),
+            ("a", 3, "medications", "MEDICATIONS", "aspirin"),
+            ("a", 4, "other", "Own heading", "x"),
+            ("b", 1, "addendum", "ADDENDUM", "and home."),
+        ]
+        revised = "SELECT parent_note_id, available_time FROM note_sections WHERE section = 'addendum'"
+        assert connection.execute(revised).fetchall() == [("a", NOON + DAY)]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from lang1.common.sections import filled, name_of, sections
 from lang1.remede.audit.detectors import dates, load
 from lang1.remede.audit.duplicates import RUN, similar
 from lang1.remede.audit.effects import (
@@ -24,7 +25,6 @@ from lang1.remede.audit.effects import (
 )
 from lang1.remede.audit.settings import guards, pitfalls, shipped_thresholds
 from lang1.remede.audit.words import Words
-from lang1.text.sections import filled, name_of, sections
 
 COUNTS = st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

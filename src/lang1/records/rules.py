@@ -171,7 +171,8 @@ WARNINGS: dict[str, str] = {
     "notes without an available time (unusable where time matters)": """
         SELECT count(*) FROM notes WHERE available_time IS NULL""",
     "notes available before they were created": "SELECT count(*) FROM notes WHERE available_time < created_time",
-    "notes with no text": "SELECT count(*) FROM notes WHERE trim(text) = ''",
+    # Ends at the first letter; trimming every text took two thirds of the time of all rules together.
+    "notes with no text": "SELECT count(*) FROM notes WHERE regexp_full_match(text, '\\s*')",
     "notes that amend a note that is not there": """
         SELECT count(*) FROM notes n WHERE n.parent_note_id IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM notes p WHERE p.note_id = n.parent_note_id)""",

@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from lang1.common.artefact import Draft, Folder, InputRef, new_folder, open_folder
 from lang1.common.errors import ArtefactError, InputError
 from lang1.common.identity import write_patient_hashes
+from lang1.common.sections import sections
 from lang1.common.settings import Settings
 from lang1.records.rules import ALL_TABLES, check, time_columns
 from lang1.records.schema import CODED, TABLES, TimeBasis
@@ -280,8 +281,31 @@ class Records:
         return bool(part_files(self.path, table))
 
     def connect(self, *, memory_limit: str = MEMORY_LIMIT, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-        """A new in-memory DuckDB connection with one view a table, absent ones empty; close it when done."""
-        return _connect(self.path, memory_limit=memory_limit, threads=threads)
+        """A new in-memory DuckDB connection with one view a table, absent ones empty; close it when done.
+
+        Besides, the view ``note_sections`` (:data:`NOTE_SECTIONS`) finds the sections of notes as it is read.
+        """
+        connection = _connect(self.path, memory_limit=memory_limit, threads=threads)
+        connection.create_function("sections_of", _sections_of, ["VARCHAR"], _SECTIONS)
+        connection.execute(f"CREATE VIEW note_sections AS {NOTE_SECTIONS}")
+        return connection
+
+
+# A row a section, in order (``position`` from 1); together a note's sections cover its text. ``section`` is a name of
+# common/sections.py, else start or other; ``text`` is what stands under the heading. Found when asked: a note is stored
+# once, and the rules about headings may get better without a new ingest.
+NOTE_SECTIONS = """
+    SELECT note_id, parent_note_id, patient_id, encounter_id, note_type, available_time,
+        generate_subscripts(found, 1) AS position, unnest(found, recursive := true)
+    FROM (SELECT *, sections_of(text) AS found FROM notes)"""
+_SECTIONS = "STRUCT(section VARCHAR, heading VARCHAR, text VARCHAR)[]"
+
+
+def _sections_of(text: str) -> list[dict[str, str]]:
+    return [
+        {"section": one.name, "heading": one.heading, "text": text[one.body : one.end].strip(" \t\r\n:")}
+        for one in sections(text)
+    ]
 
 
 def validate(records: Records) -> dict[str, int]:

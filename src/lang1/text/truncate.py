@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator
 
 from lang1.common.errors import SettingsError
-from lang1.text.sections import HEADINGS, sections
+from lang1.common.sections import HEADINGS, sections
 
 Plain = Literal["head", "tail", "head+tail"]
 SECTIONS = "sections"
@@ -45,7 +45,7 @@ def check_policy(policy: str) -> str:
 
     ``head`` (the paper's right-truncation), ``tail``, ``head+tail`` (half each, the odd token to the head),
     ``sections`` (whole sections by :data:`PRIORITY`), or ``sections:NAME,NAME,…`` with names of
-    ``text/sections.py`` in the user's own order.
+    ``common/sections.py`` in the user's own order.
 
     Raises:
         ValueError: none of these.

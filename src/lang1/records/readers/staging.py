@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from lang1.common.artefact import InputRef, file_sha256
 from lang1.common.errors import InputError
 from lang1.records.readers.dates import DATE_ONLY, DayPart, iso_time
-from lang1.records.readers.source import SourceFile, name, read_into
+from lang1.records.readers.source import ParquetParts, SourceFile, gathered, name, read_into
 from lang1.records.rules import ALL_TABLES, at, check, rules
 from lang1.records.schema import CODED, OPTIONAL_TABLES
 from lang1.records.store import RecordsDraft, RecordsMeta, new_records, quoted, sql_type
@@ -60,7 +60,7 @@ class Staging:
         """
         typed = "".join(f"{name(column)} VARCHAR, " for column in [*columns, *optional])
         self.connection.execute(f"CREATE TABLE {relation} ({typed}_file VARCHAR, _row BIGINT)")
-        for file in files:
+        for file in gathered(files):
             there = {column.lower() for column in file.columns}
             for column in columns:
                 if column.lower() not in there:
@@ -71,15 +71,14 @@ class Staging:
                 f"{self.value(ours, theirs)} AS {name(ours)}, " for ours, theirs in zip(present, given, strict=True)
             )
             values += "".join(f"NULL AS {name(c)}, " for c in optional if c not in present)
+            told = self.leave_out if self.leaves_out else None
+            if file.kind == "parquet":
+                parts = file.parts if isinstance(file, ParquetParts) else [file]
+                read_into(self.connection, f"{relation} BY NAME", f"{values}_file, _row", parts, given)
+                continue
+            # Apart, since the numbers of a file's rows are put right after lines of it were left out.
             self.connection.execute(f"CREATE TEMP TABLE arriving AS SELECT * FROM {relation} LIMIT 0")
-            read_into(
-                self.connection,
-                "arriving BY NAME",
-                f"{values}_file, _row",
-                [file],
-                given,
-                malformed=self.leave_out if self.leaves_out else None,
-            )
+            read_into(self.connection, "arriving BY NAME", f"{values}_file, _row", [file], given, malformed=told)
             self.connection.execute(f"INSERT INTO {relation} SELECT * FROM arriving; DROP TABLE arriving")
         return self.rows(relation)
 
@@ -164,7 +163,7 @@ class Staging:
         )
         bad = f"CASE {' '.join(faults)} END" if faults else "NULL"
         self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE typed AS SELECT {listed}, _file, _row, {bad} AS _why FROM putting"
+            f"CREATE OR REPLACE TEMP VIEW typed AS SELECT {listed}, _file, _row, {bad} AS _why FROM putting"
         )
         for why, rows, file, row in self.connection.execute(
             "SELECT _why, count(*), arg_min(_file, (_file, _row)), arg_min(_row, (_file, _row)) FROM typed "
@@ -174,7 +173,7 @@ class Staging:
         into = f"CREATE TABLE {table} AS" if not self._has(table) else f"INSERT INTO {table}"
         names = ", ".join([*schema.names, "_file", "_row"])
         self.connection.execute(f"{into} SELECT {names} FROM typed WHERE _why IS NULL")
-        self.connection.execute(f"DROP TABLE typed; DROP TABLE putting; SET threads = {THREADS}")
+        self.connection.execute(f"DROP VIEW typed; DROP TABLE putting; SET threads = {THREADS}")
         return self.rows(table)
 
     def leave_out(self, reason: str, rows: int, example: str) -> None:

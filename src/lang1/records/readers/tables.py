@@ -116,13 +116,13 @@ class _Tables:
             for column, told in columns.items()
         ) + "".join(f" WHEN ({columns[f.name].sql}) IS NULL THEN {quoted(f.name)}" for f in schema if not f.nullable)
         bad = f"CASE{faults} END" if faults else "NULL"
-        self.connection.execute(f"CREATE TABLE typed AS SELECT {typed}, _file, _row, {bad} AS _bad FROM raw")
+        self.connection.execute(f"CREATE VIEW typed AS SELECT {typed}, _file, _row, {bad} AS _bad FROM raw")
         found = self.connection.execute("SELECT DISTINCT _bad FROM typed WHERE _bad IS NOT NULL").fetchall()
         for column in [c for c in columns if (c,) in found]:
             self._clear(table, column, columns[column])
         keep = ", ".join([*schema.names, "_file", "_row"])
         self.connection.execute(f"CREATE TABLE {table} AS SELECT {keep} FROM typed WHERE _bad IS NULL")
-        self.connection.execute("DROP TABLE typed; DROP TABLE raw")
+        self.connection.execute("DROP VIEW typed; DROP TABLE raw")
 
     def _clear(self, table: str, column: str, told: Column) -> None:
         """Refuse or count the rows whose value in a column is empty where required, or of another type."""

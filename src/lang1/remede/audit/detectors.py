@@ -11,10 +11,10 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from lang1.common.sections import HEADINGS, filled
 from lang1.common.settings import Settings, read_yaml, validate_settings
 from lang1.remede.card import Card
 from lang1.remede.charts import composed
-from lang1.text.sections import HEADINGS, filled
 
 SHIPPED = Path(__file__).parent / "detectors.yaml"
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from lang1.common.sections import sections
 from lang1.remede.audit.effects import share
 from lang1.remede.audit.finding import Finding, first, graded, told
 from lang1.remede.audit.material import Material, TaskRows
 from lang1.remede.audit.shortcuts import judge
 from lang1.remede.audit.textmodel import value_scores
 from lang1.reporting.numbers import fixed, percent
-from lang1.text.sections import sections
 
 GUARD = "deidentification"
 # MIMIC's two ways, and the tags that de-identifiers write in brackets.
