@@ -119,7 +119,7 @@ def _in_folder(folder: Path, tables: Sequence[str], encoding: Encoding) -> dict[
 
 
 def _files_of(folder: Path, table: str, files: Sequence[Path], encoding: Encoding) -> list[SourceFile]:
-    named = re.compile(rf"{table}({TABLE_PART})?", re.IGNORECASE)
+    named = re.compile(rf"{table}({TABLE_PART}|\d[\w.-]*)?", re.IGNORECASE)
     mine: list[Path] = []
     places = set()
     for path in files:

@@ -29,8 +29,9 @@ LIST_SEPARATOR = ";"
 Encoding = Literal["utf-8", "latin-1", "utf-16"]
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 TABLE_SUFFIX = re.compile(r"\.(csv|parquet)(\.gz|\.zst)?$", re.IGNORECASE)
-# Parts of one table: person_000000000000, person-00001-of-00010, person_part_3, person.1
-TABLE_PART = r"[-_. ]?(part|chunk|shard)?[-_. ]?\d[\w.-]*"
+# Parts of one table: person_000000000000, person-00001-of-00010, person_part_3, person.1, person000000000000; not
+# diagnoses_icd9, which is another table.
+TABLE_PART = r"([-_. ]|[-_. ]?(part|chunk|shard)[-_. ]?|(?=\d{4}))\d[\w.-]*"
 _REJECTED = {
     "INVALID ENCODING": "a character that is not {encoding}",
     "MISSING COLUMNS": "too few values in the line",
