@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lang1.text.sections import sections
 
 from lang1.common.errors import InputError, SettingsError
+from lang1.common.sections import sections
 from lang1.text.clean import clean_note, words_of_clean
 from lang1.text.questions import QUESTIONS, letters, render_question
 from lang1.text.truncate import cut_text, truncate
