@@ -83,7 +83,11 @@ def area(folder: Path, bench: Benchmark, task: str, split: str = "test") -> floa
     return task_auroc(labels_of(examples), table)
 
 
-@pytest.mark.parametrize("name", BASELINES)
+# The slower ones have tests of their own (test_evaluation_structured.py, test_evaluation_encoder.py).
+QUICK = [name for name in BASELINES if name not in ("tfidf-gbm", "lace-and-kin", "encoder")]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_baselines_answer_every_example_and_learn_what_they_may(name: str, bench: Benchmark, tmp_path: Path) -> None:
     evaluate_baseline(name, bench.folder.path, tmp_path / "one", SETTINGS)
     found = open_predictions(tmp_path / "one")

@@ -261,7 +261,9 @@ def evaluate(
     baseline: Annotated[
         list[str] | None,
         typer.Option(
-            "--baseline", help="prevalence, note-length, metadata, payer, tfidf-lr or gbm-structured; repeatable."
+            "--baseline",
+            help="prevalence, note-length, metadata, payer, tfidf-lr, tfidf-gbm, gbm-structured, lace-and-kin or "
+            "encoder; repeatable.",
         ),
     ] = None,
     predictions: Annotated[

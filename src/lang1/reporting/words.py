@@ -12,11 +12,29 @@ BASELINES: dict[str, tuple[str, str, str, str]] = {
         "square",
         "counts the words of the same note; the classic, cheap and strong text baseline",
     ),
+    "tfidf-gbm": (
+        "TF-IDF + gradient boosting",
+        "TF-IDF + boosting",
+        "square",
+        "boosted trees on the words of the same note that tell the classes apart best",
+    ),
     "gbm-structured": (
         "Gradient boosting on structured fields",
         "Gradient boosting",
         "diamond",
         "boosted trees on the structured fields known at prediction time; the strong peer without text",
+    ),
+    "lace-and-kin": (
+        "LACE and its kin",
+        "LACE and kin",
+        "diamond",
+        "boosted trees on the few structured fields of clinicians’ own scores, as known when the question was asked",
+    ),
+    "encoder": (
+        "Small encoder, finetuned",
+        "Encoder",
+        "square",
+        "a BERT-type encoder finetuned on the same labelled notes",
     ),
     "metadata": (
         "Metadata only",

@@ -12,7 +12,8 @@ from lang1.evaluation.examples import Asked
 from lang1.evaluation.scorers.boosting import gradient_boosting
 from lang1.evaluation.scorers.encode import LinearEncoder
 from lang1.evaluation.scorers.linear import fit_logistic
-from lang1.evaluation.scorers.tfidf import tfidf_logistic
+from lang1.evaluation.scorers.structured import lace_and_kin
+from lang1.evaluation.scorers.tfidf import tfidf_boosting, tfidf_logistic
 from lang1.evaluation.scorers.trained import Trained, trainable
 from lang1.evaluation.settings import EvaluateSettings
 
@@ -86,5 +87,7 @@ BASELINES: dict[str, Callable[[Asked, EvaluateSettings], Trained]] = {
     "metadata": metadata,
     "payer": payer,
     "tfidf-lr": tfidf_logistic,
+    "tfidf-gbm": tfidf_boosting,
     "gbm-structured": gradient_boosting,
+    "lace-and-kin": lace_and_kin,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from lang1.common.errors import InputError
 from lang1.evaluation.examples import Asked
 from lang1.evaluation.scorers.encode import TreeEncoder
-from lang1.evaluation.scorers.linear import expand
+from lang1.evaluation.scorers.linear import Ints, expand
 from lang1.evaluation.scorers.trained import Trained, trainable
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.metrics.auroc import Floats, task_auroc
@@ -47,41 +48,77 @@ def gradient_boosting(asked: Asked, settings: EvaluateSettings) -> Trained:
         def encode(examples: pa.Table, columns: _Columns = columns, encoder: TreeEncoder = encoder) -> Floats:
             return encoder.encode(columns.wide(asked.benchmark.fields(examples), examples))
 
-        fixed: dict[str, Any] = {
-            "learning_rate": LEARNING_RATE,
-            "max_iter": MOST_TREES,
-            "n_iter_no_change": PATIENCE,
-            "l2_regularization": 1.0,
-            "max_features": 0.5,
-            "categorical_features": encoder.categorical,
-            "random_state": settings.seed,
-        }
-        x, y = encoder.encode(train), rows.train_labels
-        x_val, y_val = encode(rows.val), rows.val_labels
-        # Early stopping needs validation rows of classes that train has.
-        known = np.isin(y_val, np.unique(y))
-        judged = known.sum() > 0 and len(np.unique(y_val[known])) > 1
-        best: tuple[tuple[float, float], HistGradientBoostingClassifier, str] | None = None
-        with threadpool_limits(_threads(len(y))):
-            for leaves in LEAVES if judged else LEAVES[1:2]:
-                model = HistGradientBoostingClassifier(max_leaf_nodes=leaves, early_stopping=judged, **fixed)
-                area, rank = float("nan"), (0.0, 0.0)
-                if judged:
-                    model.fit(x, y, X_val=x_val[known], y_val=y_val[known])
-                    said = expand(model.predict_proba(x_val), model.classes_, rows.n_classes)
-                    area = task_auroc(y_val, said)
-                    rank = (0.0 if np.isnan(area) else area, -float(log_loss_rows(y_val, said).mean()))
-                else:
-                    model.set_params(max_iter=100).fit(x, y)
-                told = f"{leaves} leaves, {model.n_iter_} trees, validation AUROC {area:.4f}"
-                if best is None or rank > best[0]:
-                    best = (rank, model, told)
-            assert best is not None
-            _, model, told = best
-            scored = model.predict_proba(encode(rows.scored))
-        trained.probabilities[rows.task] = expand(scored, model.classes_, rows.n_classes)
-        trained.chosen[rows.task] = told
+        fitted = fit_boosted(
+            encoder.encode(train),
+            rows.train_labels,
+            encode(rows.val),
+            rows.val_labels,
+            rows.n_classes,
+            settings.seed,
+            encoder.categorical,
+        )
+        trained.probabilities[rows.task] = fitted.probabilities(encode(rows.scored))
+        trained.chosen[rows.task] = fitted.told
     return trained
+
+
+@dataclass(frozen=True)
+class Boosted:
+    """A fitted model and what validation chose, in words."""
+
+    model: HistGradientBoostingClassifier
+    n_classes: int
+    told: str
+
+    def probabilities(self, features: Floats) -> Floats:
+        """``[rows, n_classes]``; classes that train does not hold get 0."""
+        with threadpool_limits(1):
+            return expand(self.model.predict_proba(features), self.model.classes_, self.n_classes)
+
+
+def fit_boosted(
+    x: Floats, y: Ints, x_val: Floats, y_val: Ints, n_classes: int, seed: int, categorical: list[bool] | None = None
+) -> Boosted:
+    """Histogram gradient boosting, stopped early and sized on validation; a fixed size where that cannot judge.
+
+    Args:
+        x: train features, ``[rows, columns]``; NaN is missing.
+        y: train labels, at least two classes.
+        x_val: validation features.
+        y_val: validation labels.
+        n_classes: of the task.
+        seed: of the columns drawn a split.
+        categorical: which columns are categories; None: none.
+    """
+    fixed: dict[str, Any] = {
+        "learning_rate": LEARNING_RATE,
+        "max_iter": MOST_TREES,
+        "n_iter_no_change": PATIENCE,
+        "l2_regularization": 1.0,
+        "max_features": 0.5,
+        "categorical_features": categorical,
+        "random_state": seed,
+    }
+    # Early stopping needs validation rows of classes that train has.
+    known = np.isin(y_val, np.unique(y))
+    judged = known.sum() > 0 and len(np.unique(y_val[known])) > 1
+    best: tuple[tuple[float, float], HistGradientBoostingClassifier, str] | None = None
+    with threadpool_limits(_threads(len(y))):
+        for leaves in LEAVES if judged else LEAVES[1:2]:
+            model = HistGradientBoostingClassifier(max_leaf_nodes=leaves, early_stopping=judged, **fixed)
+            area, rank = float("nan"), (0.0, 0.0)
+            if judged:
+                model.fit(x, y, X_val=x_val[known], y_val=y_val[known])
+                said = expand(model.predict_proba(x_val), model.classes_, n_classes)
+                area = task_auroc(y_val, said)
+                rank = (0.0 if np.isnan(area) else area, -float(log_loss_rows(y_val, said).mean()))
+            else:
+                model.set_params(max_iter=100).fit(x, y)
+            told = f"{leaves} leaves, {model.n_iter_} trees, validation AUROC {area:.4f}"
+            if best is None or rank > best[0]:
+                best = (rank, model, told)
+    assert best is not None
+    return Boosted(best[1], n_classes, best[2])
 
 
 def _threads(rows: int) -> int:
