@@ -84,6 +84,38 @@ def test_z_loss_adds_the_squared_log_sum_exp(dtype: torch.dtype) -> None:
         torch.testing.assert_close(a.float(), b, **close)
 
 
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_form_for_compilers_gives_the_same(dtype: torch.dtype, z_loss: float) -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = (10 * torch.randn(33, 60, generator=generator)).to(dtype)
+    target, scale = torch.randint(0, 60, (33, 1), generator=generator), torch.rand(33, 1, generator=generator)
+    for need in (True, False):
+        fused = losses._pointwise_chunk(logits, target, scale, z_loss, need)
+        plain = losses._chunk(logits.clone(), target, scale, z_loss, need)
+        torch.testing.assert_close(fused[0], plain[0], rtol=1e-5, atol=1e-5)
+        assert (fused[1] is None) == (plain[1] is None) == (not need)
+        if fused[1] is not None and plain[1] is not None:
+            assert fused[1].dtype == dtype
+            torch.testing.assert_close(fused[1], plain[1], rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_loss_on_a_gpu_is_that_on_a_cpu() -> None:
+    generator = torch.Generator().manual_seed(5)
+    hidden = torch.randn(9_000, 64, generator=generator).to(torch.bfloat16)
+    weight = torch.randn(32_000, 64, generator=generator) / 8
+    target, scale = torch.randint(0, 32_000, (9_000,), generator=generator), torch.full((9_000,), 1 / 9_000)
+    found = []
+    for device in ("cpu", "cuda"):
+        h, w = hidden.to(device).requires_grad_(), weight.to(device).requires_grad_()
+        value = linear_cross_entropy(h, w, target.to(device), scale.to(device))
+        found.append([x.float().cpu() for x in (value, *torch.autograd.grad(value, (h, w)))])
+    torch.testing.assert_close(found[1][0], found[0][0].detach(), rtol=1e-4, atol=1e-3)
+    for a, b in zip(found[1][1:], found[0][1:], strict=True):
+        assert F.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.999
+
+
 def test_a_gpus_chunks_are_bounded_by_memory() -> None:
     gpu = torch.device("cuda")
     for vocabulary in (4_096, 32_000, 49_152, 128_256, 262_144):

@@ -51,10 +51,28 @@ def _chunk(logits: Tensor, target: Tensor, scale: Tensor, z_loss: float, need: b
     return loss, shares.mul_(weight / norm).scatter_add_(1, target, -scale).to(logits.dtype)
 
 
+def _pointwise_chunk(
+    logits: Tensor, target: Tensor, scale: Tensor, z_loss: float, need: bool
+) -> tuple[Tensor, Tensor | None]:
+    """:func:`_chunk` in the form that a compiler fuses: nothing of the logits' size is written but the gradient."""
+    scores = logits.float()
+    total = scores.logsumexp(dim=1, keepdim=True)
+    losses = total - scores.gather(1, target)
+    weight = scale
+    if z_loss:
+        losses = losses + z_loss * total.square()
+        weight = scale * (1 + 2 * z_loss * total)
+    loss = (losses * scale).sum()
+    if not need:
+        return loss, None
+    hit = torch.arange(logits.shape[1], device=logits.device)[None] == target
+    return loss, ((scores - total).exp() * weight - torch.where(hit, scale, 0.0)).to(logits.dtype)
+
+
 @cache
-def _fused_chunk() -> Any:
-    """:func:`_chunk` compiled, for GPUs, where it is bound by memory traffic; as it is without a compiler."""
-    return torch.compile(_chunk, dynamic=False) if find_spec("triton") is not None else _chunk
+def _gpu_chunk() -> Any:
+    """The rows' loss for GPUs, where memory traffic bounds it: compiled where there is a compiler."""
+    return torch.compile(_pointwise_chunk, dynamic=False) if find_spec("triton") is not None else _chunk
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -75,7 +93,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if need_weight else None
         rows = hidden_MD.shape[0]
         step = chunk_rows(rows, weight.shape[0], hidden_MD.device)
-        chunk = _fused_chunk() if hidden_MD.is_cuda else _chunk
+        chunk = _gpu_chunk() if hidden_MD.is_cuda else _chunk
         for start in range(0, rows, step):
             part = slice(start, start + step)
             hidden, target, scale = hidden_MD[part], target_M[part, None], scale_M[part, None].float()
