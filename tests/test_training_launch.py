@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluation_toy import make_benchmark, make_records
 from training_world import SHAPE, write_corpus
 
 from lang1.common.errors import SettingsError
@@ -64,7 +64,10 @@ for rank in $(seq 0 $((SLURM_NTASKS - 1))); do
   SLURM_PROCID=$rank SLURM_LOCALID=$rank "$@" & tasks+=($!)
 done
 if [ -n "$STOP_WHEN" ] && [ "$SLURM_RESTART_COUNT" = 0 ]; then
-  until [ "$(ls $STOP_WHEN 2>/dev/null | wc -l)" -ge "$SLURM_NTASKS" ]; do sleep 0.05; done
+  until [ "$(ls $STOP_WHEN 2>/dev/null | wc -l)" -ge "$SLURM_NTASKS" ]; do
+    kill -0 "${tasks[@]}" 2>/dev/null || break
+    sleep 0.05
+  done
   kill -TERM "${tasks[@]}"
 fi
 worst=0
@@ -246,25 +249,38 @@ def test_without_slurm_the_error_is_one_line(tmp_path: Path, monkeypatch: pytest
     assert "\n" not in str(caught.value)
 
 
-def test_a_training_through_slurm_ends_with_a_model(tmp_path: Path, cluster: Path) -> None:
-    """The command line itself, submitted; what Slurm starts is the same command line without --launch."""
-    from lang1.common.artefact import new_folder
-
-    corpus = write_corpus(tmp_path / "corpus")
-    shape = {key: value for key, value in SHAPE.model_dump().items() if key != "vocab_size"}
-    config = tmp_path / "run.yaml"
-    config.write_text(json.dumps({"model": shape, "tokens": 512, "sequence_length": 64, "sequences_per_step": 2}))
-    with new_folder(tmp_path / "benchmark", "benchmark"):
-        pass
+@pytest.mark.slow
+def test_a_training_of_two_processes_goes_through_slurm_to_its_end(
+    tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line itself: submitted, told to stop after some steps, in the queue again, finished."""
+    write_corpus(tmp_path / "corpus")
+    make_benchmark(make_records(tmp_path / "records", patients=40), tmp_path / "benchmark")
+    settings = {
+        "model": {key: value for key, value in SHAPE.model_dump().items() if key != "vocab_size"},
+        "tokens": 24 * 128,
+        "sequence_length": 64,
+        "sequences_per_step": 2,
+        "checkpoint_every": 4,
+        "keep_last": 9,
+        "device": "cpu",
+        "threads": 1,
+        "allow_overlap": True,
+        "launch": {"processes": 2},
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
+    monkeypatch.setenv("STOP_WHEN", str(tmp_path / ".m.partial" / "checkpoints" / "step-*"))
     command = [sys.executable, "-m", "lang1.cli.main", "pretrain", "corpus", "benchmark", "m", "-c", "run.yaml"]
-    asked = ["--launch", "slurm", "--submit", "device=cpu", "threads=1"]
-    done = subprocess.run([*command, *asked], cwd=tmp_path, capture_output=True, text=True)
-    # An empty benchmark is refused, by the process that Slurm started: in one line, and the job does not come again.
-    assert done.returncode == 0 and "Submitted" in done.stderr, done.stderr
-    assert (cluster / "statuses").read_text().split() == ["2"]
+    asked = [*command, "--launch", "slurm", "--submit"]
+    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True)
     log = (tmp_path / "m.log").read_text()
-    assert len(log.strip().splitlines()) == 1 and re.search(r"^lang1: .*benchmark", log), log
-    assert corpus.exists()
+    assert done.returncode == 0 and "Submitted" in done.stderr, done.stderr
+    assert (cluster / "statuses").read_text().split() == ["0", "0"], log
+    records = [json.loads(line) for line in (tmp_path / "m" / "metrics.jsonl").open()]
+    starts = [record["step"] for record in records if record["kind"] == "start"]
+    assert starts[0] == 0 and len(starts) == 2 and 0 < starts[1] < 24
+    assert records[-1]["step"] == 24 and (tmp_path / "m" / "model.safetensors").exists()
+    assert log.count("in the queue again") == 1
 
 
 def test_ray_starts_the_processes_and_tells_how_they_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

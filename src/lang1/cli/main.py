@@ -338,7 +338,10 @@ def study(
 def report(
     folder: Annotated[
         Path,
-        typer.Argument(help="Results folder, results.json, a model folder (its run) or a corpus folder (its text)."),
+        typer.Argument(
+            help="Results folder, results.json, a model folder (its run, finished or not), a metrics.jsonl or a corpus "
+            "folder (its text)."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Argument(help="HTML file to write; default report.html beside the input.")
@@ -349,9 +352,9 @@ def report(
     Example: `lang1 report ./lang1-demo/report ./for-the-board.html`
     """
     from lang1.reporting.report import render
-    from lang1.reporting.run_report import render_run
+    from lang1.reporting.run_report import is_run, render_run
 
-    if (folder / "metrics.jsonl").is_file():
+    if is_run(folder):
         written = render_run(folder, out or folder.parent / f"{folder.name}-run.html")
     elif (folder / "tokenizer" / "tokenizer.json").is_file():
         from lang1.corpus.describe import describe_corpus

@@ -147,7 +147,16 @@ class Axes:
     height: float = 212.0
 
 
-def panel(uid: str, title: str, lines: Sequence[Line], axes: Axes) -> Markup:
+@dataclass(frozen=True)
+class Mark:
+    """A moment marked across a panel, e.g. a restart; ``text`` shows on hover."""
+
+    x: float
+    kind: str
+    text: str
+
+
+def panel(uid: str, title: str, lines: Sequence[Line], axes: Axes, marks: Sequence[Mark] = ()) -> Markup:
     """A panel of curves on common axes. The last line is drawn on top."""
     tail = max((svg.text_width(line.end, 11) + 8 for line in lines if line.end), default=10.0)
     left, right, top, bottom = 40.0, axes.width - tail, 22.0, axes.height - 36
@@ -171,6 +180,10 @@ def panel(uid: str, title: str, lines: Sequence[Line], axes: Axes) -> Markup:
         svg.label(axes.y_title, 2, 11, "t axis"),
         svg.label(axes.x_title, (left + right) / 2, axes.height - 6, "t axis", "middle"),
     )
+    for mark in marks:
+        if axes.x[0] <= mark.x <= axes.x[1]:
+            shape = svg.line(x(mark.x), top, x(mark.x), bottom, f"event {mark.kind}")
+            drawing.add(svg.tag("g", svg.tag("title", mark.text) + shape))
     for line in lines:
         placed = [(x(px), y(py)) for px, py in line.points]
         shapes = svg.path(placed, f"curve {line.dash}") if len(placed) > 1 else Markup("")

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from lang1.common.errors import SettingsError
 from lang1.common.identity import unit_hash
 from lang1.common.progress import Meter
-from lang1.metrics.auroc import task_auroc
+from lang1.metrics.auroc import kept_classes, task_auroc
 from lang1.model.answering import ScoreTable, score_encoded
 from lang1.model.decoder import Decoder
 from lang1.model.generate import generate
@@ -143,8 +143,10 @@ class InRun:
         measures: dict[str, float] = {}
         for task in dict.fromkeys(table.tasks):
             labels, probabilities = table.of_task(task)
-            value = float(task_auroc(labels, probabilities, min_cases=self.settings.min_cases))
-            if np.isfinite(value):
+            least = self.settings.min_cases
+            value = float(task_auroc(labels, probabilities, min_cases=least))
+            # From a handful of cases it jumps between 0 and 1, which tells nothing and hides the other curves.
+            if np.isfinite(value) and kept_classes(labels, probabilities.shape[1], least):
                 measures[f"{name}/{task}"] = value
             if name == "auroc":
                 mass = [table.option_mass(row) for row, other in enumerate(table.tasks) if other == task]

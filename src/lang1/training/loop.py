@@ -354,6 +354,7 @@ class Loop:
             "parameters": self.model.parameter_count,
             "steps": self.steps,
             "device": device_name(self.device),
+            "processes": self.team.size,
             "peak_flops": self.peak,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             **self.about,
