@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -70,6 +71,9 @@ class EvaluateSettings(Settings):
         description="what patients are told apart by; empty: no subgroups",
     )
     period: Literal["month", "quarter", "year"] = Field("quarter", description="length of a period among the subgroups")
+    encoder: Path | None = Field(
+        None, description="folder of a BERT-type encoder for the baseline 'encoder'; null: a tiny one from scratch"
+    )
     recalibrate: bool = Field(False, description="score validation too, fit Platt, isotonic and temperature on it")
 
     @field_validator("subgroups")

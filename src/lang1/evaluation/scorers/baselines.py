@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from lang1.evaluation.examples import Asked
 from lang1.evaluation.scorers.boosting import gradient_boosting
 from lang1.evaluation.scorers.encode import LinearEncoder
+from lang1.evaluation.scorers.encoder import encoder
 from lang1.evaluation.scorers.linear import fit_logistic
 from lang1.evaluation.scorers.structured import lace_and_kin
 from lang1.evaluation.scorers.tfidf import tfidf_boosting, tfidf_logistic
@@ -90,4 +91,5 @@ BASELINES: dict[str, Callable[[Asked, EvaluateSettings], Trained]] = {
     "tfidf-gbm": tfidf_boosting,
     "gbm-structured": gradient_boosting,
     "lace-and-kin": lace_and_kin,
+    "encoder": encoder,
 }
