@@ -198,7 +198,10 @@ class Processes:
 
     def _reduce_gradients(self, yes: bool) -> None:
         if self._sharded:
-            self._sharded[0].set_requires_gradient_sync(yes)  # type: ignore[operator]
+            whole: Any = self._sharded[0]  # and with it its layers
+            whole.set_requires_gradient_sync(yes)
+            # Weights do not change between the passes of a step: where they fit, they stay gathered.
+            whole.set_reshard_after_backward(yes)
 
     def settle(self) -> None:
         """Let go of gathered weights: after it, parameters are this process's own parts. Call it after forward passes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,6 +97,7 @@ def _finetune(
     identity = {
         "settings": settings.model_dump(mode="json"),
         "inputs": {name: folder.fingerprint for name, folder in inputs.items()},
+        "tokenizer": hashlib.sha256(loaded.tokenizer.inner.to_str().encode()).hexdigest(),
         "computed": team.computed(dtype),
     }
     with shared_folder(team, out, "model", inputs=inputs, settings=settings, resume=True) as draft:
@@ -112,10 +114,10 @@ def _finetune(
         trained_weights = trainable(loaded.model)
         if team.first:
             loaded.tokenizer.save(draft.path)  # beside the milestones, so that these can be exported
-        if settings.compile:
-            compile_layers(loaded.model)
         team.share_out(loaded.model, settings.shard, settings.replicas)
         loaded.model.to(team.device)
+        if settings.compile:
+            compile_layers(loaded.model)
         best = BestOfTasks(draft.path, loaded.model, team) if settings.task_best else None
         keep = None if best is None else best.keep
         work = Answers(loaded.model, loaded.tokenizer, train, val, n_options, settings, keep, team)
@@ -157,6 +159,7 @@ def _finetune(
             "validation_examples": _per_task(val),
             "notes_truncated": int((train.truncated > 0).sum()),
             "skipped_steps": dict(loop.guard.skipped),
+            **({"rollbacks": loop.rollback.done} if loop.rollback.done else {}),
         }
         before = start.manifest.extra
         draft.extra = {
