@@ -114,19 +114,40 @@ def remede_card(
 def remede_export(
     benchmark: Annotated[Path, typer.Argument(help="Benchmark folder.")],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    kind: Annotated[str, typer.Option("--format", help="meds: MEDS 0.4 labels and splits.")] = "meds",
+    overrides: Overrides = None,
+    kind: Annotated[
+        str, typer.Option("--format", help="meds: MEDS 0.4 labels and splits; lm-eval: tasks of that harness.")
+    ] = "meds",
     predictions: Annotated[
         Path | None, typer.Option(help="Predictions folder: write it for meds-evaluation instead.")
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="lm-eval: the model that will be asked; its tokenizer cuts the notes.")
+    ] = None,
 ) -> None:
-    """Write labels, or a model's predictions, in the schemas of MEDS.
+    """Write labels, or a model's predictions, in the schemas of MEDS, or tasks for lm-evaluation-harness.
 
-    Example: `lang1 remede export ./benchmark ./meds --format meds`
+    Example: `lang1 remede export ./benchmark ./meds --format meds`, or `lang1 remede export ./benchmark ./tasks
+    --format lm-eval --model ./exported note_budget=512`
     """
     from lang1.common.errors import SettingsError
 
+    if kind == "lm-eval":
+        from lang1.evaluation.export_lm_eval import export_lm_eval
+        from lang1.evaluation.settings import EvaluateSettings
+
+        if model is None:
+            raise SettingsError("--format lm-eval needs --model: notes are cut with its tokenizer.")
+        export_lm_eval(benchmark, model, out, load(EvaluateSettings, None, overrides))
+        say(
+            f"Done: {out}. Next: lm_eval --model hf --model_args pretrained=EXPORTED --include_path {out} "
+            "--tasks lang1 --log_samples --output_path ./harness"
+        )
+        return
     if kind != "meds":
-        raise SettingsError(f"--format {kind}: expected meds.")
+        raise SettingsError(f"--format {kind}: expected meds or lm-eval.")
+    if overrides:
+        raise SettingsError("--format meds takes no settings.")
     if predictions is not None:
         from lang1.evaluation.export import export_predictions_meds
 
