@@ -13,6 +13,10 @@ from lang1.common.artefact import versions
 
 EXTRAS = {
     "generalist": ("transformers", "score any Hugging Face causal LM folder beside your own model (--generalist)"),
+    "tensorboard": ("tensorboard", "watch a training in TensorBoard (watch.tensorboard=FOLDER)"),
+    "mlflow": ("mlflow", "log a training to an MLflow store of your own (watch.mlflow=ADDRESS)"),
+    "wandb": ("wandb", "log a training for W&B, on this machine unless told otherwise (watch.wandb=offline)"),
+    "ray": ("ray", "run corpora and trainings on a Ray cluster (--launch ray)"),
 }
 TOOLS = {"g++": "torch.compile on a CPU (optional; training runs without it)"}
 
@@ -36,12 +40,17 @@ def examine() -> Iterator[str]:
         yield "GPU: none; training and scoring run on the CPU"
     for extra, (module, use) in EXTRAS.items():
         present = importlib.util.find_spec(module) is not None
-        state = (
-            f"present ({importlib.metadata.version(module)})" if present else f"absent: pip install 'lang1[{extra}]'"
-        )
+        state = f"present{_version(module)}" if present else f"absent: pip install 'lang1[{extra}]'"
         yield f"extra {extra}: {state} – {use}"
     for tool, use in TOOLS.items():
         yield f"tool {tool}: {'present' if shutil.which(tool) else 'absent'} – {use}"
+
+
+def _version(module: str) -> str:
+    """In brackets; some packages come under another name than their module's."""
+    for name in importlib.metadata.packages_distributions().get(module, []):
+        return f" ({importlib.metadata.version(name)})"
+    return ""
 
 
 def _memory() -> str:
