@@ -16,6 +16,8 @@ import torch
 from process_team import run_team
 from safetensors.torch import load_file
 from test_training_runs import PRETRAIN, records
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 from training_world import write_corpus
 
 from lang1.common.artefact import open_folder, partial_path
@@ -24,6 +26,7 @@ from lang1.corpus.order import BatchOrder
 from lang1.corpus.reader import Corpus
 from lang1.training import checkpoint
 from lang1.training.distributed import Processes, processes
+from lang1.training.optim import _orthogonal_of_all, orthogonal
 from lang1.training.order_log import surviving
 from lang1.training.pretrain import Pretraining, pretrain
 from lang1.training.settings import PretrainSettings
@@ -79,6 +82,17 @@ def train_ill(corpus: Path, base: Path) -> None:
     pretrain(corpus, base / "full", settings(keep_checkpoints=True))
 
 
+def train_each_and_try_muon(corpus: Path, runs: dict[Path, dict[str, Any]]) -> None:
+    """Besides: five matrices of seven rows, shared out over all processes, against each of them alone."""
+    train_each(corpus, runs)
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    whole = torch.randn(5, 7, 6, generator=torch.Generator().manual_seed(1))
+    shared = [distribute_tensor(matrix, mesh, [Shard(0)], src_data_rank=None) for matrix in whole]
+    for matrix, mine, rows in zip(whole, _orthogonal_of_all(shared), shared, strict=True):
+        alone = distribute_tensor(orthogonal(matrix[None])[0].float(), mesh, [Shard(0)], src_data_rank=None)
+        assert torch.equal(mine, alone.to_local()) and mine.shape == rows.to_local().shape
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus")
@@ -124,7 +138,7 @@ def test_four_processes_train_the_same_model_in_two_replicas_and_with_nothing_to
     tmp_path: Path, corpus: Path, alone: Path
 ) -> None:
     runs = {tmp_path / "replicas": {"replicas": 2}, tmp_path / "uneven": UNEVEN}
-    assert run_team(4, train_each, corpus, runs) == ["done"] * 4
+    assert run_team(4, train_each_and_try_muon, corpus, runs) == ["done"] * 4
     assert_alike(tmp_path / "replicas", alone / "plain")
     assert_alike(tmp_path / "uneven", alone / "uneven")
 
