@@ -142,6 +142,17 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path, tokenizer: Tok
     source(tmp_path / "capped", "gemma2", {**GROUPED, "final_logit_softcapping": 30.0}, tokenizer)
     with pytest.raises(ArtefactError, match="final_logit_softcapping"):
         load_model(tmp_path / "capped", "cpu")
+    stretched = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 32}
+    source(tmp_path / "stretched", "llama", {**GROUPED, "rope_parameters": stretched}, tokenizer)
+    with pytest.raises(ArtefactError, match="longest text of a batch"):
+        load_model(tmp_path / "stretched", "cpu")
+    local = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]}
+    source(tmp_path / "local", "gpt_neo", local, tokenizer)
+    with pytest.raises(ArtefactError, match="local attention"):
+        load_model(tmp_path / "local", "cpu")
+    source(tmp_path / "states", "mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}, tokenizer)
+    with pytest.raises(ArtefactError, match="linear_attention"):
+        load_model(tmp_path / "states", "cpu")
     source(tmp_path / "alibi", "bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, tokenizer)
     with pytest.raises(ArtefactError, match="bloom architecture"):
         load_model(tmp_path / "alibi", "cpu")

@@ -60,6 +60,7 @@ class Foreign(Decoder):
         self.config: Any = inner.config.get_text_config()
         self._layers = _find_layers(inner.base_model, int(self.config.num_hidden_layers), name)
         self._windows = _windows(self.config, name)
+        _refuse_what_depends_on_neighbours(self.config, name)
         for attribute, plain in LOGIT_CHANGES:
             value = getattr(self.config, attribute, plain)
             if value not in (plain, 1.0) or (plain is None and value == 0):
@@ -280,3 +281,15 @@ def _windows(config: Any, name: str) -> dict[str, int | None]:
         raise ArtefactError(f"{name}: its layers of type {other[0]} are not supported; expected attention layers.")
     kinds = {"full_attention": None, "sliding_attention": window}
     return kinds if "sliding_attention" in types else {"full_attention": None}
+
+
+def _refuse_what_depends_on_neighbours(config: Any, name: str) -> None:
+    """What the few tokens of :meth:`Foreign.prove` cannot show, since it takes long texts."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    for one in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        if (kind := one.get("rope_type")) in ("dynamic", "longrope"):
+            raise ArtefactError(
+                f"{name}: its rotary positions ({kind}) depend on the longest text of a batch; expected fixed ones."
+            )
+    if "local" in str(getattr(config, "attention_types", "")):
+        raise ArtefactError(f"{name}: its local attention counts tokens in a batch, not in a text; not supported.")
