@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from training_world import SHAPE, write_corpus
 
+from lang1.common.errors import ArtefactError
 from lang1.model.decoder import Decoder
 from lang1.text.tokenizer import Tokenizer
 from lang1.training.loop import METRICS
 from lang1.training.pretrain import pretrain
 from lang1.training.settings import EvaluationSettings, PretrainSettings, WatchSettings
-from lang1.training.watch import RunLog, Stopped
+from lang1.training.watch import RunLog, Stopped, cut_log
 
 SETTINGS = PretrainSettings(
     model=SHAPE,
@@ -144,3 +145,22 @@ def test_numbers_that_are_none_are_written_as_null(tmp_path: Path) -> None:
     with RunLog(tmp_path / "log.jsonl") as log:
         log.write({"loss": float("nan"), "by": {"x": float("inf"), "y": [1.5, float("-inf")]}})
     assert (tmp_path / "log.jsonl").read_text() == '{"loss": null, "by": {"x": null, "y": [1.5, null]}}\n'
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    with (
+        pytest.raises(ArtefactError, match=r"No space left on device.*go on from the last checkpoint"),
+        RunLog(full) as log,
+    ):
+        log.write({"kind": "train", "step": 1})
+
+
+def test_cutting_a_log_keeps_whole_records_up_to_a_step(tmp_path: Path) -> None:
+    file = tmp_path / "samples.jsonl"
+    lines = [json.dumps({"step": s, "text": "a\u2028b\x85c"}, ensure_ascii=False) for s in (1, 2, 3)]
+    file.write_text("\n".join([*lines, '{"step": 2, "te']), encoding="utf-8")
+    cut_log(file, 2)
+    assert file.read_text(encoding="utf-8").split("\n") == [*lines[:2], ""]

@@ -63,7 +63,7 @@ def read_choices(file: Path, most: int | None = None, seed: int = 0) -> list[Cho
 def _entries(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each question as ``question, options, answer, context``, with its place in the file."""
     if ".jsonl" in file.suffixes:
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield f"{file} line {number}", _object(f"{file} line {number}", line)
         return

@@ -15,10 +15,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
+from lang1.common.errors import ArtefactError
 from lang1.common.progress import say
 from lang1.model.decoder import Decoder
 from lang1.text.tokenizer import Tokenizer
@@ -77,11 +79,23 @@ class RunLog:
         return self
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Write one record, whole, at once; numbers that are not finite become null."""
+        """Write one record, whole, at once; numbers that are not finite become null.
+
+        Raises:
+            ArtefactError: the disk is full or gone; the last checkpoint is as it was.
+        """
         assert self._stream is not None
         plain = {key: _plain(value) for key, value in record.items()}
-        self._stream.write(json.dumps(plain, ensure_ascii=False) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(json.dumps(plain, ensure_ascii=False) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            with suppress(OSError):  # it would try once more to write what it holds
+                self._stream.close()
+            raise ArtefactError(
+                f"{self.file}: cannot be written ({error.strerror}); make room, then run the same command again to go "
+                "on from the last checkpoint."
+            ) from error
         for watcher in list(self.watchers):
             self._guarded(watcher, lambda w: w.log(plain))
 
@@ -115,7 +129,7 @@ def cut_log(file: Path, step: int) -> None:
     if not file.exists():
         return
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").split("\n"):  # not at line separators inside a text
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
