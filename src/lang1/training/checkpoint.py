@@ -220,8 +220,13 @@ class Checkpoints:
                 self._complete(partial, step, state)
         except Exception as error:  # reported by finish(), in the thread that trains
             self._error = self._failure(step, error) if isinstance(error, OSError) else error
-            with contextlib.suppress(OSError):
-                (partial / f"{name}.failed").touch()
+            mark, draft = partial / f"{name}.failed", partial / f"{name}.why"
+            try:
+                draft.write_text(str(self._error), encoding="utf-8")
+                draft.replace(mark)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    mark.touch()  # an empty file finds place on a full disk
 
     def _complete(self, partial: Path, step: int, state: dict[str, Any]) -> None:
         names = [f"rank-{rank:05d}" for rank in range(self.team.size)]
@@ -230,7 +235,9 @@ class Checkpoints:
             failed = [n for n in names if (partial / f"{n}.failed").exists()]
             if failed or time.monotonic() > deadline:
                 who = failed or [n for n in names if not (partial / f"{n}.json").exists()]
-                raise ArtefactError(f"{partial}: {who[0]} did not write its part of the checkpoint after step {step}.")
+                why = (partial / f"{failed[0]}.failed").read_text(encoding="utf-8") if failed else ""
+                line = f"{partial}: {who[0]} did not write its part of the checkpoint after step {step}."
+                raise ArtefactError(why or line)
             time.sleep(0.02)
         parts = {f"{n}.safetensors": read_json(partial / f"{n}.json") for n in names}
         state["tensors"] = join({file: part["held"] for file, part in parts.items()})
