@@ -40,11 +40,12 @@ def test_tokens_that_are_not_read_cost_no_head_and_little_of_the_last_layer() ->
     seen = Tally(tokens=10, useful=10, read=2, pairs=100, read_pairs=20)
     body = 2 * 36_864 * 10 + 4_096 * 10 + (36_864 - 4_096) * 2
     assert step_flops(SHAPE, seen) == 6 * (body + 64_000 * 2) + 12 * 64 * (2 * 100 + 20)
+    assert step_flops(SHAPE, seen, trained=0.0) == 4 * (body + 64_000 * 2) + 12 * 64 * (2 * 100 + 20)
 
 
 def test_the_rate_is_that_of_the_steps_since_it_was_last_taken() -> None:
     clock = Clock(1e6)  # a restarted process: the clock stands anywhere
-    rate = Throughput(SHAPE, 1e9, clock)
+    rate = Throughput(SHAPE, 1e9, clock=clock)
     seen = Tally(tokens=100, useful=90, read=90, pairs=1000, read_pairs=900)
     for _ in range(2):
         rate.begin()
@@ -59,7 +60,7 @@ def test_the_rate_is_that_of_the_steps_since_it_was_last_taken() -> None:
     clock.now += 1.0
     rate.end(seen, 120)
     assert rate.take()["tokens_per_second"] == 90.0
-    assert "mfu" not in Throughput(SHAPE, None, clock).take()
+    assert "mfu" not in Throughput(SHAPE, None, clock=clock).take()
 
 
 @pytest.mark.parametrize(

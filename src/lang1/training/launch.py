@@ -136,9 +136,10 @@ def _run(command: Sequence[str], outputs: Sequence[IO[bytes] | None]) -> int:
     started: list[subprocess.Popen[bytes]] = []
 
     def hand_on(number: int, frame: FrameType | None) -> None:
+        # SIGUSR1 is what some schedulers send first; a process would die of it.
         for process in started:
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(signal.SIGTERM if number == signal.SIGUSR1 else number)
 
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:

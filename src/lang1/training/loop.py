@@ -143,7 +143,9 @@ class Loop:
         self.peak = peak_flops(device_name(self.device), model.dtype)
         # Of other architectures the arithmetic is not known here, and no MFU is given.
         every = self.peak * self.team.size if self.peak is not None else None
-        self.throughput = Throughput(model.settings if isinstance(model, Llama) else None, every)
+        weights = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+        trained = sum(size for size, learns in weights if learns) / sum(size for size, _ in weights)
+        self.throughput = Throughput(model.settings if isinstance(model, Llama) else None, every, trained)
         self.checkpoints = Checkpoints(
             folder,
             identity,

@@ -9,11 +9,14 @@ The arithmetic that a step needs, and no more, is counted (``Tally``, ``step_flo
 With every token's output used and documents of T tokens (P = N · T) this is the customary
 6·N_matmul + 12·L·d·T a token. Counted as there: 2 for multiply and add, 3 for the forward pass and the two products of
 the backward pass; input embeddings are a lookup and count nothing; recomputation of activations counts nothing;
-attention is counted without the causal discount, as PaLM (arXiv 2204.02311, appendix B), nanoGPT and torchtitan do,
-so that figures can be compared. Two things are stricter than the custom. T is the length of the document that a
-token stands in and not of the row, since nothing outside is computed: with packed short documents the customary
-formula would flatter. And of the last layer only keys and values are counted for tokens whose output is not used
-(the model computes no more there, see ``Llama.forward``).
+attention is counted without the causal discount, as PaLM (arXiv 2204.02311, appendix B), nanoGPT and torchtitan do, so
+that figures can be compared. Weights that are not trained have no gradient of their own: 4 instead of 6; the
+arithmetic of adapters beside them is not counted.
+
+Two things are stricter than the custom. T is the length of the document that a token stands in and not of the row,
+since nothing outside is computed: with packed short documents the customary formula would flatter. And of the last
+layer only keys and values are counted for tokens whose output is not used (the model computes no more there, see
+``Llama.forward``).
 
 MFU is FLOP a second over the dense bf16 peak of the devices (``PEAKS``). It is not given for devices that are not in
 the table, for CPUs, and for runs in fp32.
@@ -100,15 +103,21 @@ class Tally:
         return Tally(*astuple(self))
 
 
-def step_flops(shape: ModelSettings, seen: Tally) -> float:
-    """Floating-point operations of training on ``seen``, forward and backward; the module's head says what counts."""
+def step_flops(shape: ModelSettings, seen: Tally, trained: float = 1.0) -> float:
+    """Floating-point operations of training on ``seen``, forward and backward; the module's head says what counts.
+
+    Args:
+        shape: of the model.
+        seen: what passed through it.
+        trained: the share of its weights that are trained; of the others no gradient is computed.
+    """
     width, attention = shape.hidden_size, shape.heads * shape.head_dim
     keys_values = 2 * width * shape.kv_heads * shape.head_dim
     layer = keys_values + 2 * width * attention + 3 * width * shape.intermediate_size
     body = (shape.layers - 1) * layer * seen.tokens + keys_values * seen.tokens + (layer - keys_values) * seen.read
     head = width * shape.vocab_size * seen.read
     pairs = (shape.layers - 1) * seen.pairs + seen.read_pairs
-    return 6.0 * (body + head) + 12.0 * attention * pairs
+    return (4.0 + 2.0 * trained) * (body + head) + 12.0 * attention * pairs
 
 
 class Throughput:
@@ -120,13 +129,18 @@ class Throughput:
     Args:
         shape: of the model; None where its arithmetic is not known.
         peak: FLOP a second of all devices together; None where that is not known.
+        trained: the share of the model's weights that are trained.
         clock: seconds.
     """
 
     def __init__(
-        self, shape: ModelSettings | None, peak: float | None, clock: Callable[[], float] = time.perf_counter
+        self,
+        shape: ModelSettings | None,
+        peak: float | None,
+        trained: float = 1.0,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.shape, self.peak, self.clock = shape, peak, clock
+        self.shape, self.peak, self.trained, self.clock = shape, peak, trained, clock
         self._seconds = 0.0
         self._padded = 0
         self._seen = Tally()
@@ -153,7 +167,7 @@ class Throughput:
             "padded_per_second": round(padded / seconds, 1),
         }
         if self.shape is not None and self.peak is not None:
-            found["mfu"] = round(step_flops(self.shape, seen) / seconds / self.peak, 4)
+            found["mfu"] = round(step_flops(self.shape, seen, self.trained) / seconds / self.peak, 4)
         return found
 
 
