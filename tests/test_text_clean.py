@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lang1.common.errors import InputError, SettingsError
 from lang1.common.sections import sections
-from lang1.text.clean import clean_note, words_of_clean
+from lang1.text.clean import STEPS, clean_note, surely_clean, words_of_clean
 from lang1.text.questions import QUESTIONS, letters, render_question
 from lang1.text.truncate import cut_text, truncate
 
@@ -125,3 +125,42 @@ def test_question_refusals() -> None:
 def test_words_of_a_clean_text_are_counted_without_cutting_it(text: str) -> None:
     clean = clean_note(text)
     assert words_of_clean(clean) == len(clean.split())
+
+
+@given(
+    texts=st.lists(st.text(st.sampled_from("aab1..--==\n\n  \t\r\x00\x7f\x1cé"), max_size=12) | st.text(), max_size=5)
+)
+def test_what_is_surely_clean_is_left_as_it_is(texts: list[str]) -> None:
+    for text, surely in zip(texts, surely_clean(texts), strict=True):
+        if surely:
+            assert all(step(text) == text for step in STEPS.values())
+
+
+def test_most_clean_notes_are_surely_clean() -> None:
+    clean = ["HPI: 67M, BP 120/80.\n\nPlan: a - b...\n1. rest", "", "a", "x y", "a\n\nb"]
+    assert surely_clean(clean) == [True] * len(clean) and surely_clean([]) == []
+    for text in (
+        " a",
+        "a ",
+        "\na",
+        "a\n",
+        "a  b",
+        "a \nb",
+        "a\n b",
+        "a\n\n\nb",
+        "a\tb",
+        "----",
+        "é",
+        "a\rb",
+        "\x7f",
+        "\n",
+    ):
+        assert surely_clean([*clean, text, *clean]) == [True] * 5 + [False] + [True] * 5, text
+    assert surely_clean(["a\x00b", "c"]) == [False, False]
+
+
+@given(text=st.text(st.sampled_from("ab \t\n\r\x0b\x0c"), max_size=40))
+def test_space_is_collapsed_as_by_regular_expressions(text: str) -> None:
+    expected = re.sub(r"\r\n|[\r\x0b\x0c]", "\n", text)
+    expected = re.sub(r" ?\n ?", "\n", re.sub(r"[ \t]+", " ", expected))
+    assert STEPS["collapse_space"](text) == re.sub(r"\n{3,}", "\n\n", expected).strip(" \n")

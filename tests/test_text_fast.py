@@ -57,7 +57,7 @@ def test_ids_are_equal_on_a_large_sample(tokenizer: Tokenizer, pieces: fast.Enco
     texts = texts + [clean_note(text) for text in texts] + fast.proof_texts()
     assert sum(map(len, texts)) > 300_000
     assert fast.same(pieces(texts), fast.library(tokenizer.inner)(texts))
-    assert tokenizer.encoder == "pieces"
+    assert tokenizer.encoder in ("pieces", "fastokens")
     assert isinstance(pieces, fast.PieceEncoder) and pieces._words is not None and len(pieces._words) > 1000
     assert fast.same(tokenizer.encode_batch(texts), fast.library(tokenizer.inner)(texts))
 
@@ -135,7 +135,7 @@ def test_tokens_that_a_text_can_spell_go_to_the_library() -> None:
     found = fast._piece_encoder(made.inner)
     texts = ["a <tool_call> b", "the BP is <|endoftext|> low", "plain words"]
     assert found is not None and fast.same(found(texts), fast.library(made.inner)(texts))
-    assert fast.fast_encoder(made.inner)[0] == "pieces"
+    assert fast.fast_encoder(made.inner)[0] in ("pieces", "fastokens")
     assert any("<tool_call>" in text for text in fast.proof_texts(made.inner))
 
 
@@ -150,7 +150,7 @@ def test_other_tokenizers_go_to_the_library(tmp_path: Path) -> None:
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(r"\p{L}+|\P{L}+"), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
     )
-    assert fast._piece_encoder(inner) is None or fast.fast_encoder(inner)[0] != "pieces"
+    assert fast.fast_encoder(inner)[0] != "pieces"
     inner.normalizer = normalizers.Lowercase()
     assert fast._piece_encoder(inner) is None
     file = tmp_path / "tokenizer.json"

@@ -17,10 +17,9 @@ from lang1.corpus.merging import merge
 from lang1.corpus.planning import Inputs, input_refs, make_plan
 from lang1.corpus.settings import CorpusSettings
 from lang1.corpus.shards import token_dtype
-from lang1.corpus.tasks import Plan, work_folder
-from lang1.corpus.writing import forget
+from lang1.corpus.tasks import PLAN, Plan, work_folder
+from lang1.corpus.writing import forget, load_tokenizer
 from lang1.remede.benchmark import Benchmark
-from lang1.text.tokenizer import Tokenizer
 
 
 def build_corpus(records: Sequence[Path], benchmark: Path | None, out: Path, settings: CorpusSettings) -> Path:
@@ -71,7 +70,7 @@ def build_corpus(records: Sequence[Path], benchmark: Path | None, out: Path, set
 
 
 def _finish(draft: Draft, plan: Plan, inputs: Inputs) -> None:
-    tokenizer = Tokenizer.load(plan.work / "tokenizer")
+    tokenizer = load_tokenizer(plan.work / PLAN)
     tokenizer.save(draft.path / "tokenizer")
     merged = {one.name: merge(plan, one, draft.path / one.name, tokenizer) for one in plan.sources}
     judge = inputs.benchmark

@@ -29,7 +29,7 @@ from lang1.corpus.notes import EligibleNotes, validation_draw
 from lang1.corpus.settings import Cleaning
 from lang1.corpus.shards import token_dtype
 from lang1.corpus.tasks import ENCODE, Piece, Plan, Source
-from lang1.text.clean import STEPS, words_of_clean
+from lang1.text.clean import STEPS, surely_clean, words_of_clean
 from lang1.text.tokenizer import Tokenizer
 
 # A document of a unit: its tokens, its number among the documents read from the unit, and for a note the hash and the
@@ -39,11 +39,16 @@ NON_ASCII = "drop_non_ascii"
 WRITTEN = "written"
 # Documents tokenized together: enough to keep the tokenizer's threads busy, little in memory.
 _BATCH_DOCUMENTS = 512
+# Text that is looked at together to see what is clean already.
+_LOOK_CHARACTERS = 1 << 17
 
 
-def clean(text: str, settings: Cleaning, report: Report) -> str | None:
-    """Clean one document and count what each step did; None where it is left out."""
-    for name, step in STEPS.items():
+def clean(text: str, settings: Cleaning, report: Report, *, surely: bool = False) -> str | None:
+    """Clean one document and count what each step did; None where it is left out.
+
+    ``surely`` says that it is known to be clean (:func:`~lang1.text.clean.surely_clean`).
+    """
+    for name, step in () if surely else STEPS.items():
         cleaned = step(text)
         if cleaned == text:
             continue
@@ -64,7 +69,7 @@ def clean(text: str, settings: Cleaning, report: Report) -> str | None:
 
 def long_enough(text: str, settings: Cleaning, report: Report) -> bool:
     """Whether a document has enough words; counted where it has not."""
-    if text and words_in(text, settings) >= settings.min_words:
+    if text and len(text.split(None, settings.min_words)) >= settings.min_words:
         return True
     report.leave_out(f"under {max(settings.min_words, 1)} words")
     return False
@@ -90,8 +95,8 @@ def pass_documents(
     documents: Iterable[Document], settings: Cleaning, filters: Sequence[Filter[Any]], report: Report
 ) -> Iterator[Document]:
     """The documents that the cleaning and the filters let through, in order."""
-    for document in documents:
-        text = clean(document.text, settings, report)
+    for document, surely in _looked_at(documents):
+        text = clean(document.text, settings, report, surely=surely)
         if text is None:
             continue
         found: Document | None = document if text == document.text else replace(document, text=text)
@@ -100,6 +105,19 @@ def pass_documents(
         # A filter that took passages out may have left too little.
         if found is not None and (found.text == text or long_enough(found.text, settings, report)):
             yield found
+
+
+def _looked_at(documents: Iterable[Document]) -> Iterator[tuple[Document, bool]]:
+    """Documents, and whether they are surely clean: looked at together, a few at a time."""
+    some: list[Document] = []
+    characters = 0
+    for document in documents:
+        some.append(document)
+        characters += len(document.text)
+        if characters >= _LOOK_CHARACTERS:
+            yield from zip(some, surely_clean([one.text for one in some]), strict=True)
+            some, characters = [], 0
+    yield from zip(some, surely_clean([one.text for one in some]), strict=True)
 
 
 def do_task(file: Path, stage: str, name: str, unit: int) -> int:
@@ -135,7 +153,7 @@ def do_task(file: Path, stage: str, name: str, unit: int) -> int:
         if source.rules and plan.settings.longitudinal:
             passed = join_patients(passed)
         files = [unit_file(plan, source, stage, unit, kind) for kind in ("bin", "npy")]
-        _encode(passed, plan.settings.cleaning, bool(source.rules), _tokenizer(file), files, report)
+        _encode(passed, plan.settings.cleaning, bool(source.rules), load_tokenizer(file), files, report)
     else:
         out = unit_file(plan, source, stage, unit, "part")
         temporary = temporary_name(out)
@@ -218,7 +236,8 @@ def load_plan(file: Path) -> Plan:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(file: Path) -> Tokenizer:
+def load_tokenizer(file: Path) -> Tokenizer:
+    """The tokenizer of a plan, read once a process."""
     return Tokenizer.load(file.parent / "tokenizer")
 
 
@@ -241,7 +260,7 @@ def _filters(file: Path, name: str, stage: str) -> list[Filter[Any]]:
 
 def forget() -> None:
     """Forget plan, tokenizer and filters: the next task reads them again."""
-    for cached in (load_plan, _tokenizer, _filters):
+    for cached in (load_plan, load_tokenizer, _filters):
         cached.cache_clear()
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 # Typographic variants of plain punctuation, to the plain form.
 _PUNCTUATION: dict[str, str] = {
@@ -35,8 +37,6 @@ _ASCII_MALFORMED = bytes([*range(0x09), *range(0x0E, 0x20), 0x7F])
 _KEPT_CONTROLS = frozenset("\n\t\r\x0b\x0c\u0085")
 _RULED_LINE = re.compile(r"([-_=*#~.+])\1{3,}")
 _RULES = tuple(4 * mark for mark in "-_=*#~.+")
-_BLANKS = re.compile(r"[ \t]{2,}|\t")
-_AROUND_LINE_ENDS = re.compile(r" ?\n ?")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
@@ -63,10 +63,11 @@ def collapse_space(text: str) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = text.replace("\x0b", "\n").replace("\x0c", "\n")
-    if "  " in text or "\t" in text:
-        text = _BLANKS.sub(" ", text)
-    if " \n" in text or "\n " in text:
-        text = _AROUND_LINE_ENDS.sub("\n", text)
+    # Replacing fixed texts is several times faster than regular expressions.
+    text = text.replace("\t", " ")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    text = text.replace(" \n", "\n").replace("\n ", "\n")
     if "\n\n\n" in text:
         text = _BLANK_LINES.sub("\n\n", text)
     return text.strip(" \n")
@@ -85,6 +86,36 @@ def clean_note(text: str) -> str:
     for step in STEPS.values():
         text = step(text)
     return text
+
+
+def surely_clean(texts: Sequence[str]) -> list[bool]:
+    """Of each text, whether :func:`clean_note` certainly leaves it as it is; most notes of a system pass.
+
+    One look at all texts together takes a tenth of the time that the steps take one by one. False says nothing.
+    """
+    ascii_only = [text.isascii() for text in texts]
+    joined = "\x00".join([text if plain else "" for text, plain in zip(texts, ascii_only, strict=True)])
+    found = np.frombuffer(f"\x00{joined}\x00".encode(), dtype=np.uint8)
+    space, line_end, edge = found == 0x20, found == 0x0A, found == 0x00
+    white = space | line_end
+    # Control characters, tabs and carriage returns among them; the zeros that part the texts are looked at below.
+    suspect = ((found < 0x20) | (found == 0x7F)) & ~line_end & ~edge
+    # Two spaces, a space beside a line end, and either at an end of the text.
+    beside = white | edge
+    suspect[1:] |= beside[1:] & beside[:-1] & ~(line_end[1:] & line_end[:-1]) & ~(edge[1:] & edge[:-1])
+    # Two blank lines; four of a kind, which may be a ruled line.
+    suspect[2:] |= line_end[2:] & line_end[1:-1] & line_end[:-2]
+    same = found[1:] == found[:-1]
+    suspect[3:] |= same[2:] & same[1:-1] & same[:-2] & ~edge[3:]
+    # Texts stand between zeros; a text that holds a zero itself makes the count wrong, and all are then looked at.
+    parted = np.flatnonzero(edge)
+    if len(parted) != len(texts) + 1:
+        return [False] * len(texts)
+    clean = np.array(ascii_only, dtype=np.bool_)
+    # A suspect place at an end is the zero after its text.
+    clean[np.clip(np.searchsorted(parted, np.flatnonzero(suspect), side="left") - 1, 0, None)] = False
+    flags: list[bool] = clean.tolist()
+    return flags
 
 
 def words_of_clean(text: str) -> int:
