@@ -88,6 +88,8 @@ NOT_DRAWN = {"step", "tokens", "seconds", "lr_factor", "skipped", "left_out", "p
 def panels(records: Sequence[Record], unit: str, marks: Sequence[Mark]) -> list[dict[str, Any]]:
     """Every panel that has points, then one for each measure that no panel names; x is ``tokens`` or ``step``."""
     found = series(records, unit)
+    # A task or source has one colour in all panels.
+    parts = list(dict.fromkeys(["", *(part for _, _, part in found)]))
     made: list[dict[str, Any]] = []
     drawn: set[tuple[str, str]] = set()
     for panel in PANELS:
@@ -97,9 +99,9 @@ def panels(records: Sequence[Record], unit: str, marks: Sequence[Mark]) -> list[
             for (_, _, part), points in _of(found, kind, measure):
                 lines.append((name.format(part.replace("_", " ")).strip(", "), part, dash, points))
         if len({dash for *_, dash, _ in lines}) == 1:  # nothing to tell apart
-            lines = [(name, part, "d0", points) for name, part, _, points in lines]
+            lines = [(part.replace("_", " ") or name, part, "d0", points) for name, part, _, points in lines]
         if lines:
-            made.append(_drawn(f"run-{len(made)}", panel, lines, unit, marks))
+            made.append(_drawn(f"run-{len(made)}", panel, lines, unit, marks, parts))
     for kind, measure in dict.fromkeys((kind, measure) for kind, measure, _ in found):
         if measure in NOT_DRAWN or (kind, measure) in drawn:
             continue
@@ -108,7 +110,7 @@ def panels(records: Sequence[Record], unit: str, marks: Sequence[Mark]) -> list[
             (part.replace("_", " ") or measure, part, "d0", points)
             for (_, _, part), points in _of(found, kind, measure)
         ]
-        made.append(_drawn(f"run-{len(made)}", Panel(title[0].upper() + title[1:], ()), lines, unit, marks))
+        made.append(_drawn(f"run-{len(made)}", Panel(title[0].upper() + title[1:], ()), lines, unit, marks, parts))
     return made
 
 
@@ -158,9 +160,13 @@ def _of(
 
 
 def _drawn(
-    uid: str, panel: Panel, lines: Sequence[tuple[str, str, str, list[Point]]], unit: str, marks: Sequence[Mark]
+    uid: str,
+    panel: Panel,
+    lines: Sequence[tuple[str, str, str, list[Point]]],
+    unit: str,
+    marks: Sequence[Mark],
+    parts: Sequence[str],
 ) -> dict[str, Any]:
-    parts = list(dict.fromkeys(part for _, part, _, _ in lines))
     values = [y for *_, points in lines for _, y in points]
     high, above = _top(values) if panel.clip else (max(values), 0)
     low = min(values) if panel.floor is None else panel.floor
