@@ -22,6 +22,8 @@ from lang1.evaluation.examples import asked
 from lang1.evaluation.journal import Journal
 from lang1.evaluation.predict_benchmark import evaluate_generalist
 from lang1.evaluation.predictions import open_predictions
+from lang1.evaluation.replies import doubts
+from lang1.evaluation.results import collect
 from lang1.evaluation.scorers.server_client import Client, Pace, Purse, ServerError
 from lang1.evaluation.scorers.server_settings import ServerSettings, check_address, read_server, server_print
 from lang1.evaluation.scorers.server_shapes import (
@@ -177,6 +179,23 @@ def test_what_cannot_be_read_follows_its_rule_and_is_never_a_no(bench: Benchmark
         about = found.folder.manifest.extra["answering"]["length_of_stay"]
         assert (about["unparsed"], about["by_rule"], about["swap"]) == (1.0, LIMIT, None)
         assert found.folder.manifest.extra["unparsed_rule"] == rule
+
+
+def test_a_reader_is_told_how_a_model_answered(bench: Benchmark, tmp_path: Path) -> None:
+    swap = {"examples": 9, "mean_absolute_difference": 0.2, "last_class_shift": -0.1, "answers_changed": 0.4}
+    odd = {"examples": 9, "by_rule": 2, "bounded": 3, "option_mass": 0.03, "swap": swap}
+    fine = {"examples": 9, "by_rule": 0, "bounded": 0, "option_mass": 0.97, "swap": {**swap, "answers_changed": 0.0}}
+    titles = {"a": "Task A", "b": "Task B"}
+    said = doubts({"a": odd, "b": fine, "c": odd}, titles, trained=False)
+    assert [level for level, _ in said] == ["warn", "warn", "info", "info"]
+    assert "Task A 2 of 9" in said[0][1] and "Task A 40%" in said[1][1] and "Task A 3%" in said[2][1]
+    assert not any("Task B" in text for _, text in said)
+    assert len(doubts({"a": odd}, titles, trained=True)) == 3
+    found = run(bench, tmp_path, Stub(lambda number, body: "nothing"))
+    results = collect(
+        bench.folder.path, [found.folder.path], SETTINGS.model_copy(update={"resamples": 10, "fast": True})
+    )
+    assert any("nothing could be read" in warning["text"] for warning in results["warnings"])
 
 
 def test_a_letter_that_is_not_listed_gets_its_upper_bound(bench: Benchmark, tmp_path: Path) -> None:

@@ -121,3 +121,40 @@ def _swap(pairs: Sequence[tuple[Reply, Reply]]) -> dict[str, Any] | None:
         "last_class_shift": float((second - first)[:, -1].mean()),
         "answers_changed": float((first.argmax(axis=1) != second.argmax(axis=1)).mean()),
     }
+
+
+# Shares from which on a reader is told: of answers that change with the options' order, of probability on the options.
+MANY_CHANGED, LITTLE_MASS = 0.1, 0.5
+
+
+def doubts(answering: Mapping[str, Any], titles: Mapping[str, str], trained: bool) -> list[tuple[str, str]]:
+    """What :func:`about_answers` found that a reader should know, as level and text, one line a kind of doubt.
+
+    Args:
+        answering: of a predictions manifest.
+        titles: of the tasks that are shown.
+        trained: whether the model was finetuned on one order of the options; then the other one says little of it.
+    """
+    found: list[tuple[str, str]] = []
+    told = {task: about for task, about in answering.items() if task in titles}
+
+    def listed(values: Mapping[str, str]) -> str:
+        return "; ".join(f"{titles[task]} {value}" for task, value in values.items())
+
+    ruled = {t: f"{a['by_rule']:,} of {a['examples']:,}" for t, a in told.items() if a["by_rule"]}
+    if ruled:
+        found.append(("warn", f"answers of which nothing could be read, for which a rule stands: {listed(ruled)}."))
+    turned = {
+        t: f"{a['swap']['answers_changed']:.0%}"
+        for t, a in told.items()
+        if a["swap"] and not trained and a["swap"]["answers_changed"] > MANY_CHANGED
+    }
+    if turned:
+        found.append(("warn", f"answers that change when the options are turned round: {listed(turned)}."))
+    little = {t: f"{a['option_mass']:.0%}" for t, a in told.items() if a["option_mass"] < LITTLE_MASS}
+    if little:
+        found.append(("info", f"share of probability on the options, the rest is on other words: {listed(little)}."))
+    bounded = {t: f"{a['bounded']:,} of {a['examples']:,}" for t, a in told.items() if a["bounded"]}
+    if bounded:
+        found.append(("info", f"answers with an option that the server did not list (upper bound): {listed(bounded)}."))
+    return found

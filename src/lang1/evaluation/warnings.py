@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lang1.evaluation.answered import Scored
 from lang1.evaluation.examples import Asked
 from lang1.evaluation.predictions import Predictions
+from lang1.evaluation.replies import doubts
 from lang1.evaluation.rows import TRAINED
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.metrics.auroc import MIN_CASES
@@ -48,6 +49,9 @@ def evaluation_warnings(
         if seen and one.regime in TRAINED:
             told = ", ".join(f"{n} in {split}" for split, n in seen.items())
             found.append(("warn", f"{one.model}, {one.regime}: patients whose notes it was trained on: {told}."))
+        titles = {task: asked.benchmark.cards[task].title for task in asked.tasks}
+        for level, text in doubts(one.folder.manifest.extra.get("answering") or {}, titles, one.regime in TRAINED[:2]):
+            found.append((level, f"{one.model}, {one.regime}: {text}"))
         for reason, rows in one.folder.manifest.left_out.items():
             found.append(("warn", f"{one.model}, {one.regime}: {rows:,} rows without an answer ({reason})."))
     found += [("info", notice) for notice in asked.benchmark.notices]
