@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lang1.corpus.build import build_corpus
-from lang1.corpus.describe import describe_corpus
+from lang1.corpus.describe import compare_tokenizers, describe_corpus
 from lang1.corpus.filters import Document, Report
 from lang1.corpus.quality import (
     SHOWN_PATIENTS,
@@ -185,6 +185,9 @@ def test_a_corpus_describes_its_text_and_what_was_taken_out(tmp_path: Path) -> N
     chosen = CorpusSettings(vocab_size=600, general=general, filters={"duplicates": {"near": False}}, workers=1)
     build_corpus([], None, tmp_path / "corpus", chosen)
     found = describe_corpus(tmp_path / "corpus", tmp_path / "report.html")
+    compare_tokenizers(tmp_path / "corpus", {"other": tmp_path / "corpus" / "tokenizer"}, tmp_path / "tokenizers.html")
+    compared = (tmp_path / "tokenizers.html").read_text()
+    assert "Tokens per word" in compared and "other" in compared and "1.00" in compared
     assert found["documents"] == 75 and found["types"]["web"]["equal"] == 0.2
     assert found["removed"]["web"]["exact_duplicates"] == 15
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -346,10 +346,14 @@ def report(
     out: Annotated[
         Path | None, typer.Argument(help="HTML file to write; default report.html beside the input.")
     ] = None,
+    tokenizer: Annotated[
+        list[Path] | None,
+        typer.Option(help="Of a corpus: compare its tokenizer with this one, by note type, instead; repeatable."),
+    ] = None,
 ) -> None:
     """Draw the report again from results.json, a training run's curves, or what a corpus consists of.
 
-    Example: `lang1 report ./lang1-demo/report ./for-the-board.html`
+    Example: `lang1 report ./lang1-demo/report ./for-the-board.html`, `lang1 report ./corpus --tokenizer ./gpt2`
     """
     from lang1.reporting.report import render
     from lang1.reporting.run_report import is_run, render_run
@@ -357,10 +361,16 @@ def report(
     if is_run(folder):
         written = render_run(folder, out or folder.parent / f"{folder.name}-run.html")
     elif (folder / "tokenizer" / "tokenizer.json").is_file():
-        from lang1.corpus.describe import describe_corpus
+        from lang1.corpus.describe import compare_tokenizers, describe_corpus
 
-        written = out or folder.parent / f"{folder.name}-text.html"
-        describe_corpus(folder, written)
+        if tokenizer:
+            written = out or folder.parent / f"{folder.name}-tokenizers.html"
+            compare_tokenizers(
+                folder, {path.stem if path.is_file() else path.name: path for path in tokenizer}, written
+            )
+        else:
+            written = out or folder.parent / f"{folder.name}-text.html"
+            describe_corpus(folder, written)
     else:
         source = folder / "results.json" if folder.is_dir() else folder
         written = render(source, out or source.with_name("report.html"))

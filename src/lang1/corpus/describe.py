@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from lang1.common.artefact import Manifest
 from lang1.common.progress import track
 from lang1.corpus.filters import Document
 from lang1.corpus.general import general_files, read_general
@@ -17,6 +18,7 @@ from lang1.corpus.quality import quality, removed_by_type, write_quality
 from lang1.corpus.reader import Corpus
 from lang1.corpus.settings import NOTES, CorpusSettings
 from lang1.text.clean import clean_note
+from lang1.text.fertility import fertility, report
 from lang1.text.tokenizer import Tokenizer
 
 
@@ -38,11 +40,7 @@ def describe_corpus(corpus: Path, out: Path) -> dict[str, Any]:
         InputError: text that cannot be read.
     """
     manifest = Corpus.open(corpus).folder.manifest
-    settings = CorpusSettings.model_validate(manifest.settings)
-    refs = manifest.inputs
-    records = [Path(ref.path) for name, ref in refs.items() if name.partition("_")[0] == "records"]
-    benchmark = Path(refs["benchmark"].path) if "benchmark" in refs else None
-    inputs = Inputs.open(records, benchmark, settings)
+    inputs, settings = _inputs(manifest)
     tokenizer = Tokenizer.load(corpus / "tokenizer")
     documents = track(_documents(inputs, settings), "describe", unit="documents")
     found = quality(documents, tokenizer)
@@ -51,6 +49,38 @@ def describe_corpus(corpus: Path, out: Path) -> dict[str, Any]:
         removed.update(removed_by_type(counts))
     write_quality(found, out, f"Text of {corpus.name}", removed)
     return {**found, "removed": removed}
+
+
+def compare_tokenizers(corpus: Path, others: Mapping[str, Path], out: Path, most: int = 2_000) -> None:
+    """Write how many tokens the corpus's tokenizer and others make of its text, by note type, as one HTML page.
+
+    Args:
+        corpus: the corpus folder; its inputs must still lie where they were.
+        others: tokenizer.json files or folders that hold one, by the name to show; ratios are to the last.
+        out: the page to write.
+        most: texts of each note type, the first ones met.
+
+    Raises:
+        ArtefactError: the folder, one of its inputs or a tokenizer is not there.
+    """
+    manifest = Corpus.open(corpus).folder.manifest
+    tokenizers = {corpus.name: Tokenizer.load(corpus / "tokenizer")}
+    tokenizers.update({name: Tokenizer.load(path) for name, path in others.items()})
+    texts: dict[str, list[str]] = {}
+    inputs, settings = _inputs(manifest)
+    for document in track(_documents(inputs, settings), "compare tokenizers", unit="documents"):
+        some = texts.setdefault(document.note_type or document.source, [])
+        if len(some) < most:
+            some.append(document.text)
+    report(fertility(tokenizers, texts), tokenizers).html(out)
+
+
+def _inputs(manifest: Manifest) -> tuple[Inputs, CorpusSettings]:
+    settings = CorpusSettings.model_validate(manifest.settings)
+    refs = manifest.inputs
+    records = [Path(ref.path) for name, ref in refs.items() if name.partition("_")[0] == "records"]
+    benchmark = Path(refs["benchmark"].path) if "benchmark" in refs else None
+    return Inputs.open(records, benchmark, settings), settings
 
 
 def _documents(inputs: Inputs, settings: CorpusSettings) -> Iterator[Document]:
