@@ -146,7 +146,7 @@ def chaos(corpus: Path, out: Path, steps: int, strikes: int, seed: int) -> dict[
     graceful = 0
     for size, kind in zip(sizes, kinds, strict=True):
         processes = start(corpus, out, steps, size)
-        if not disturb(processes, kind, out, rng, rng.randint(2, 9)):
+        if not disturb(processes, kind, out, rng, rng.randint(2, 7)):
             end(processes, 60)
             break
         codes = end(processes, 60 if kind.startswith("term") else 5)
@@ -191,7 +191,7 @@ def read_as_ordered(corpus: Path, out: Path, steps: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--strikes", type=int, default=25)
     parser.add_argument("--patients", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
