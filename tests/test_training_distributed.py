@@ -61,16 +61,19 @@ def train_and_stop(corpus: Path, out: Path, changes: dict[str, Any], when: str, 
 
 
 def train_ill(corpus: Path, base: Path) -> None:
-    """What goes wrong in process 1 alone: first a NaN, in another run a disk that is full at the third checkpoint."""
+    """What goes wrong in process 1 alone: a NaN, in another run two, in a third a disk that is full at step 6."""
     second = os.environ["RANK"] == "1"
     losses, write = Pretraining.losses, checkpoint.write_tensors
 
     def poisoned(self: Pretraining, step: int) -> Iterator[tuple[torch.Tensor, int]]:
         for loss, tokens in losses(self, step):
-            yield (loss * float("nan") if second and step == 5 else loss), tokens
+            yield (loss * float("nan") if second and step in bad else loss), tokens
 
     Pretraining.losses = poisoned  # type: ignore[method-assign]
+    bad = {5}
     pretrain(corpus, base / "poisoned", settings())
+    bad = {4, 5}
+    pretrain(corpus, base / "gone-back", settings(rollback_after=2, order_log=True))
     Pretraining.losses = losses  # type: ignore[method-assign]
 
     def full(file: Path, tensors: dict[str, torch.Tensor]) -> str:
@@ -166,6 +169,9 @@ def test_a_run_goes_on_with_two_one_and_four_processes_and_reads_every_row_once(
 def test_what_goes_wrong_in_one_process_is_decided_by_all(tmp_path: Path, corpus: Path) -> None:
     first, second = run_team(2, train_ill, corpus, tmp_path)
     assert open_folder(tmp_path / "poisoned", "model").manifest.counts["skipped_steps"] == {"non-finite": 1}
+    (back,) = open_folder(tmp_path / "gone-back", "model").manifest.counts["rollbacks"]
+    assert back == {"to": 3, "first": 3, "last": 5, "bad": [4, 5]}
+    assert sorted(surviving(tmp_path / "gone-back")) == [0, 1, 2, 6, 7, 8, 9, 10, 11]
     assert first == second and "\n" not in first
     assert "after step 6 cannot be written (No space left on device)" in first
     folder = partial_path(tmp_path / "full") / "checkpoints"
