@@ -17,7 +17,7 @@ from training_world import World, write_benchmark, write_corpus
 
 import lang1.training.finetune as finetuning
 from lang1.common.artefact import open_folder
-from lang1.common.errors import SettingsError
+from lang1.common.errors import ArtefactError, SettingsError
 from lang1.common.settings import load_settings
 from lang1.model.store import load_model
 from lang1.text.shared_note import EncodedGroups, assemble, encode_groups, tokens_asking
@@ -319,3 +319,31 @@ def test_settings_that_contradict_each_other_are_named() -> None:
     with pytest.raises(SettingsError, match="one run trains one seed"):
         finetune(Path("x"), Path("y"), Path("z"), FinetuneSettings(seeds=[1, 2]))
     assert math.isfinite(FinetuneSettings().optimizer.lr)
+
+
+def test_notes_are_encoded_once_for_a_run_and_where_asked_for_others(
+    tmp_path: Path, pretrained: Path, benchmark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_training_runs import Stopper, assert_same_run
+
+    encoded: list[int] = []
+    encode = finetuning.encode_groups
+    monkeypatch.setattr(finetuning, "encode_groups", lambda *a: (encoded.append(1), encode(*a))[1])
+    whole = finetune(pretrained, benchmark, tmp_path / "whole", RUN)
+    assert len(encoded) == 2 and not (whole / "encoded").exists()  # train and val
+    Stopper(monkeypatch, "finetune", [4], kill=True)
+    with pytest.raises(RuntimeError):
+        finetune(pretrained, benchmark, tmp_path / "m", RUN)
+    assert_same_run(finetune(pretrained, benchmark, tmp_path / "m", RUN), whole)
+    assert len(encoded) == 4
+    kept = RUN.model_copy(update={"encoded": tmp_path / "kept"})
+    for number, (changes, made) in enumerate([({}, 6), ({"seed": 1, "steps": 3}, 7), ({"note_budget": 30}, 9)]):
+        finetune(pretrained, benchmark, tmp_path / f"run{number}", kept.model_copy(update=changes))
+        assert len(encoded) == made  # another seed draws other validation notes; another budget changes both
+    damaged = next((tmp_path / "kept").glob("*/item_task.npy"))
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    with pytest.raises(ArtefactError, match="is damaged"):
+        for budget in (32, 30):
+            finetune(
+                pretrained, benchmark, tmp_path / f"again{budget}", kept.model_copy(update={"note_budget": budget})
+            )

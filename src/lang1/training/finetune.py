@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file, save_file
 
+import lang1
 from lang1.common.artefact import Draft, Folder, new_folder
 from lang1.common.errors import InputError, SettingsError
 from lang1.common.identity import PATIENT_HASHES, read_patient_hashes
@@ -24,6 +25,7 @@ from lang1.training.answers import Answers, some_notes
 from lang1.training.checkpoint import restore, snapshot, trained
 from lang1.training.compile import compile_layers
 from lang1.training.distributed import Processes, gather, processes, shared_folder, whole
+from lang1.training.encoded import once
 from lang1.training.inrun import in_run_evaluation
 from lang1.training.loop import Loop, device_name
 from lang1.training.lora import add_adapters, merged, save_adapters, trainable
@@ -35,6 +37,8 @@ from lang1.training.trackers import make_trackers
 from lang1.training.watch import MakeEvaluate, Watcher
 
 __all__ = ["FinetuneSettings", "finetune"]
+
+ENCODED = "encoded"  # inside the partial folder: encoded notes, for runs that are stopped and for other processes
 
 
 def finetune(
@@ -102,8 +106,9 @@ def _finetune(
     }
     with shared_folder(team, out, "model", inputs=inputs, settings=settings, resume=True) as draft:
         n_options = {task: len(judged.cards[task].options) for task in tasks}
-        train = _encoded(judged, "train", tasks, loaded.tokenizer, settings, settings.max_notes)
-        val = _encoded(judged, "val", tasks, loaded.tokenizer, settings, settings.validation_notes)
+        held = settings.encoded or draft.path / ENCODED
+        train = _encoded(judged, "train", tasks, loaded.tokenizer, settings, settings.max_notes, held, team)
+        val = _encoded(judged, "val", tasks, loaded.tokenizer, settings, settings.validation_notes, held, team)
         if not train.items:
             raise InputError(f"{benchmark}: no training examples for {', '.join(tasks)}.")
         _check_context(train, loaded.model.context, settings)
@@ -145,6 +150,8 @@ def _finetune(
         loop.run()
         loop.checkpoints.drop(keep_last=settings.keep_checkpoints)
         gather(loaded.model, team)
+        if team.first:
+            shutil.rmtree(draft.path / ENCODED, ignore_errors=True)
         learnt_from = judged.examples(tasks, ["train"])["subject_id"].to_numpy()
         hashes = np.union1d(read_patient_hashes(start.path), learnt_from)
         if team.first:
@@ -258,10 +265,26 @@ def _encoded(
     tokenizer: Tokenizer,
     settings: FinetuneSettings,
     most: int | None,
+    folder: Path,
+    team: Processes,
 ) -> EncodedGroups:
-    groups = some_notes(benchmark.note_groups(split, tasks), most, settings.seed)
-    questions = benchmark.questions()
-    return encode_groups(groups, tokenizer, {t: questions[t] for t in tasks}, settings.note_budget, settings.truncation)
+    questions = {task: benchmark.questions()[task] for task in tasks}
+
+    def encode() -> EncodedGroups:
+        groups = some_notes(benchmark.note_groups(split, tasks), most, settings.seed)
+        return encode_groups(groups, tokenizer, questions, settings.note_budget, settings.truncation)
+
+    key = {
+        "lang1": lang1.__version__,
+        "benchmark": benchmark.folder.fingerprint,
+        "records": benchmark.folder.manifest.extra.get("records"),
+        "tokenizer": tokenizer.fingerprint,
+        "questions": questions,
+        "split": split,
+        "cut": [settings.note_budget, settings.truncation],
+        "subset": None if most is None else [most, settings.seed],
+    }
+    return once(folder, team, key, encode)
 
 
 def _check_context(train: EncodedGroups, context: int, settings: FinetuneSettings) -> None:

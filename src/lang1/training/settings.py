@@ -301,6 +301,12 @@ class FinetuneSettings(RunSettings):
     )
     min_cases: int = Field(default=5, ge=1, description="classes with fewer validation cases are left out of the AUROC")
     lr_search: SearchSettings = SearchSettings()
+    # Where encoded notes lie changes nothing about a run.
+    encoded: Path | None = Field(
+        default=None,
+        exclude=True,
+        description="folder that keeps encoded notes for other runs, such as seeds; it holds patients' text as tokens",
+    )
     seeds: list[int] | None = Field(
         default=None, min_length=1, description="one run a seed, side by side in OUT, and a summary"
     )
