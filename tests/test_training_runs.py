@@ -23,6 +23,7 @@ from lang1.model.store import load_model
 from lang1.training.checkpoint import open_checkpoint
 from lang1.training.finetune import finetune
 from lang1.training.loop import METRICS, Loop, Step
+from lang1.training.order_log import surviving
 from lang1.training.pretrain import Pretraining, pretrain
 from lang1.training.settings import (
     FinetuneSettings,
@@ -279,6 +280,25 @@ def test_a_nan_loss_is_skipped_counted_and_survived(
     assert open_folder(out, "model").manifest.counts["skipped_steps"] == {"non-finite": 1}
     assert all(torch.isfinite(t).all() for t in weights(out).values())
     assert [json.loads(x)["skipped"] for x in (out / METRICS).open() if "skipped" in x][-1] == 1
+
+
+def test_a_bad_step_of_finetuning_names_the_notes_that_it_read(
+    tmp_path: Path, pretrained: Path, benchmark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lang1.training.answers import Answers
+
+    losses = Answers.losses
+
+    def poisoned(self: Answers, step: int) -> Iterator[tuple[torch.Tensor, int]]:
+        for loss, tokens in losses(self, step):
+            yield (loss * float("nan") if step == 5 else loss), tokens
+
+    monkeypatch.setattr(Answers, "losses", poisoned)
+    settings = FINETUNE.model_copy(update={"lr_search": SearchSettings(), "order_log": True})
+    out = finetune(pretrained, benchmark, tmp_path / "m", settings)
+    assert open_folder(out, "model").manifest.counts["skipped_steps"] == {"non-finite": 1}
+    (skip,) = [r for r in map(json.loads, (out / METRICS).open()) if r["kind"] == "skip"]
+    assert skip["step"] == 6 and skip["read"]["notes"] == sorted(set(surviving(out)[5][0]["notes"]))
 
 
 def stop_early(monkeypatch: pytest.MonkeyPatch, step: int = 4) -> None:

@@ -143,6 +143,15 @@ class Answers(Work):
         """The notes that this process read, by their place among the training notes."""
         return self._read
 
+    def about(self, first: int, last: int) -> Any:
+        """The notes that the steps visit, by their place among the training notes."""
+        steps = range(first, last + 1)
+        if self._order is None:
+            visited = [self.notes_of(step) for step in steps]
+        else:
+            visited = [self._group_of_item[self._order.items(step)] for step in steps]
+        return {"notes": np.unique(np.concatenate(visited)).tolist()}
+
     def _passes(self, groups: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
         places = np.arange(len(groups))
         return [groups[p] for p in cut_to_budget(lengths, places, self.settings.tokens_per_pass)]
