@@ -72,9 +72,13 @@ def test_backends_equal_the_dense_mask_forward_and_backward(backend: Backend, kv
         assert out.isfinite().all()
         grads = torch.autograd.grad(out, (q, k, v), weight.to(kind))
         found[name] = [x[: layout.tokens].float() for x in (out.detach(), *grads)]
-    close = 1e-5 if backend in ON_CPU else 2e-2
     for ours, reference in zip(found[backend], found["dense"], strict=True):
-        torch.testing.assert_close(ours, reference, atol=close, rtol=close)
+        if DEVICE.type == "cpu":
+            torch.testing.assert_close(ours, reference, atol=1e-5, rtol=1e-5)
+        else:  # other orders of sums, and rounding to 16 bits inside some kernels
+            gap = (ours - reference).abs()
+            share = 2e-2 if backend not in ON_CPU else 1e-4
+            assert gap.norm() < share * reference.norm() and gap.max() < 3 * share * reference.abs().max()
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
