@@ -18,10 +18,11 @@ from test_training_runs import PRETRAIN, assert_same_run
 
 from lang1.common.artefact import open_folder
 from lang1.common.errors import InputError
+from lang1.training.distributed import Processes
 from lang1.training.guard import SETTLE, StepGuard
 from lang1.training.loop import METRICS, Loop, Step
 from lang1.training.optim import Optimizers
-from lang1.training.order_log import surviving
+from lang1.training.order_log import OrderLog, surviving
 from lang1.training.pretrain import Pretraining, pretrain
 from lang1.training.rollback import Rollback
 from lang1.training.settings import PretrainSettings
@@ -195,3 +196,21 @@ def test_only_repeated_bad_steps_call_for_a_rollback() -> None:
     copy.load(json.loads(json.dumps(rollback.state())))
     assert copy.done == rollback.done
     assert not Rollback(None, 10, 1).due
+
+
+def test_a_line_of_the_order_log_that_was_torn_costs_no_other(tmp_path: Path) -> None:
+    team = Processes()
+    for resumed_at, steps in ((0, range(4)), (3, range(3, 6))):
+        log = OrderLog(tmp_path, team, resumed_at)
+        for step in steps:
+            log.write(step, {"rows": [step, resumed_at]})
+        log.close()
+        with (tmp_path / "order" / "rank-00000.jsonl").open("a") as stream:
+            stream.write('{"attempt": 0, "st')
+    log = OrderLog(tmp_path, team, 6)
+    log.went_back(5)
+    log.write(7, "last")
+    log.close()
+    read = surviving(tmp_path)
+    assert {step: parts[0]["rows"][1] for step, parts in read.items() if step < 7} == {0: 0, 1: 0, 2: 0, 3: 3, 4: 3}
+    assert read[7] == ["last"]

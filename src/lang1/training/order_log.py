@@ -26,12 +26,16 @@ class OrderLog:
         with team.together():
             if team.first:
                 folder.mkdir(exist_ok=True)
-                file = folder / ATTEMPTS
-                before = read_json(file) if file.exists() else []
-                write_json(file, [*before, {"from": resumed_at, "processes": team.size}])
+                attempts = folder / ATTEMPTS
+                before = read_json(attempts) if attempts.exists() else []
+                write_json(attempts, [*before, {"from": resumed_at, "processes": team.size}])
         team.wait()
         self.attempt = len(read_json(folder / ATTEMPTS)) - 1
-        self._stream = (folder / f"rank-{team.rank:05d}.jsonl").open("a", encoding="utf-8")
+        file = folder / f"rank-{team.rank:05d}.jsonl"
+        torn = file.exists() and file.stat().st_size and not _ends_line(file)  # killed while writing a line
+        self._stream = file.open("a", encoding="utf-8")
+        if torn:
+            self._stream.write("\n")
 
     def write(self, step: int, read: Any) -> None:
         self._stream.write(json.dumps({"attempt": self.attempt, "step": step, "read": read}) + "\n")
@@ -44,6 +48,12 @@ class OrderLog:
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _ends_line(file: Path) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(-1, 2)
+        return stream.read(1) == b"\n"
 
 
 def surviving(run: Path) -> dict[int, list[Any]]:
