@@ -40,7 +40,9 @@ import sys
 from pathlib import Path
 from lang1.corpus.build import build_corpus
 from lang1.corpus.settings import CorpusSettings, GeneralSource
-text, tokenizer, out, workers = sys.argv[1:]
+text, tokenizer, out, workers, fast = sys.argv[1:]
+if not int(fast):
+    sys.modules["fastokens"] = None  # as if it were not installed; worker processes of their own have it
 build_corpus([], None, Path(out), CorpusSettings(
     general={"text": GeneralSource(path=Path(text))}, tokenizer=Path(tokenizer), workers=int(workers),
     unit_bytes=8 << 20))
@@ -128,7 +130,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         text, quarter, documents = write_text(place, options.mb)
-        tokenizer = train_tokenizer(iter(documents), options.vocab)
+        tokenizer = train_tokenizer(iter(documents), options.vocab, required=["\nAnswer: A B C D E F G H"])
         tokenizer.save(place / "tokenizer")
         file = str(place / "tokenizer" / "tokenizer.json")
         encoder = fast_encoder(Tokenizer.load(Path(file)).inner)[1]
@@ -137,7 +139,9 @@ def main() -> None:
 
         def ours(name: str, python: str, source: Path, workers: int) -> None:
             out = place / f"corpus-{name}"
-            runs[name] = timed([python, "-c", OURS, str(source), file, str(out), str(workers)], 1, place)
+            runs[name] = timed(
+                [python, "-c", OURS, str(source), file, str(out), str(workers), str(int("fastokens" in name))], 1, place
+            )
             about = json.loads((out / "manifest.json").read_text())["extra"]["sources"]["text"]
             runs[name]["tokens"] = about["tokens"] + about["val_tokens"]
 
