@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 import lang1
 from lang1.cli.compare import compare
+from lang1.cli.explain import explain
 from lang1.cli.ingest import ingest
 from lang1.cli.parts import (
     Config,
@@ -40,6 +41,7 @@ VERBS = (
     "evaluate",
     "compare",
     "predict",
+    "explain",
     "study",
     "report",
     "export",
@@ -311,6 +313,9 @@ def predict(
 
     run(model, notes, out, tasks=task or None)
     say(f"Done: {out}.")
+
+
+app.command()(explain)
 
 
 @app.command()
