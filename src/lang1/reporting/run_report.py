@@ -241,6 +241,9 @@ def _events(records: Sequence[Record], unit: str) -> tuple[list[tuple[str, str, 
             first, last = int(record.get("first", step)) + 1, int(record.get("last", step)) + 1
             rows.append((count(last), "rolled back", f"to step {count(step)}; steps {first} to {last} are left out"))
             found = ("rollback", f"back to step {step}; steps {first} to {last} are left out")
+        elif kind == "tracker":
+            rows.append((count(step), f"{record.get('failed')} failed", str(record.get("error", ""))))
+            continue
         else:
             continue
         if x is not None and (found[0] != "skip" or skips <= MOST_SKIPS_MARKED):

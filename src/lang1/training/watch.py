@@ -6,6 +6,7 @@
     train   the training step, every ``log_every`` steps
     val     the validation that the run itself needs (early stopping), every ``validate_every`` steps
     eval    an evaluation on the way, at the steps that the settings name
+    tracker a watcher failed and is not used any more
     skip    a step that was not taken: why, its loss and gradient norm, and what it read
     rollback  the run went back to a checkpoint, and which steps it leaves out from then on
 """
@@ -66,13 +67,14 @@ MakeEvaluate = Callable[[Decoder, Tokenizer, Path], Evaluate]
 class RunLog:
     """Writes records to ``metrics.jsonl`` and shows them to the watchers. Use as a context manager.
 
-    A watcher that fails is told of once, counted, and asked no more; the training goes on.
+    A watcher that fails is told of once, noted in the log (kind ``tracker``), and asked no more; the training goes on.
     """
 
     def __init__(self, file: Path, watchers: Sequence[Watcher] = ()) -> None:
         self.file, self.watchers = file, list(watchers)
         self.failed: dict[str, int] = {}  # failures by the watcher's class
         self._stream: TextIO | None = None
+        self._place: dict[str, Any] = {}  # step and tokens of the last record
 
     def __enter__(self) -> RunLog:
         self._stream = self.file.open("a", encoding="utf-8")
@@ -86,6 +88,13 @@ class RunLog:
         """
         assert self._stream is not None
         plain = {key: _plain(value) for key, value in record.items()}
+        self._append(plain)
+        for watcher in list(self.watchers):
+            self._guarded(watcher, lambda w: w.log(plain))
+
+    def _append(self, plain: Mapping[str, Any]) -> None:
+        assert self._stream is not None
+        self._place = {name: plain.get(name) for name in ("step", "tokens")}
         try:
             self._stream.write(json.dumps(plain, ensure_ascii=False) + "\n")
             self._stream.flush()
@@ -96,8 +105,6 @@ class RunLog:
                 f"{self.file}: cannot be written ({error.strerror}); make room, then run the same command again to go "
                 "on from the last checkpoint."
             ) from error
-        for watcher in list(self.watchers):
-            self._guarded(watcher, lambda w: w.log(plain))
 
     def cut(self, step: int) -> None:
         """Go back: records of later steps are dropped, as when a run goes on from a checkpoint."""
@@ -121,7 +128,10 @@ class RunLog:
             name = type(watcher).__name__
             self.failed[name] = self.failed.get(name, 0) + 1
             self.watchers.remove(watcher)
-            say(f"{name} failed ({type(error).__name__}: {error}) and is not used any more; training goes on.")
+            what = f"{type(error).__name__}: {error}"
+            if self._stream is not None and not self._stream.closed:
+                self._append({"kind": "tracker", **self._place, "failed": name, "error": what})
+            say(f"{name} failed ({what}) and is not used any more; training goes on.")
 
 
 def cut_log(file: Path, step: int) -> None:
