@@ -85,6 +85,7 @@ class Answers(Work):
         self.item_weight = weights[train.item_task]
         self.options = np.array([n_options[t] for t in train.tasks], dtype=np.int64)
         self.letters = np.array(tokenizer.letter_ids(int(self.options.max())), dtype=np.int64)
+        self._letters = self._tensor(self.letters)
         repeats = visits_per_note(train, n_options, settings.oversample, settings.rare_below)
         self._repeats = repeats if settings.oversample > 1 else None
         self._group_of_item = np.repeat(np.arange(len(train)), np.diff(train.item_ends))
@@ -190,7 +191,7 @@ class Answers(Work):
         scale = self._tensor(self.item_weight[batch.item] * answer_scale).float()
         if self.settings.loss == "letters":
             options = self._tensor(self.options[self.train.item_task[batch.item]])
-            letters = head.index_select(0, self._tensor(self.letters))
+            letters = head.index_select(0, self._letters)
             loss = letter_loss(hidden[:answers], letters, self._tensor(labels), options, scale)
         else:
             loss = linear_cross_entropy(hidden[:answers], head, self._tensor(self.letters[labels]), scale)
@@ -238,12 +239,11 @@ class Answers(Work):
         found = np.zeros((self.val.items, len(self.letters)))
         asked = np.flatnonzero(np.diff(self.val.item_ends))
         batches = by_length(self.val.lengths[asked], self.settings.tokens_per_pass)
-        letters = self._tensor(self.letters)
 
         def answer(which: npt.NDArray[np.int64]) -> None:
             batch = assemble(self.val, asked[which])
             hidden = self.model(*on_device(batch, self.model))
-            head = self.model.head_weight.index_select(0, letters).to(hidden.dtype)
+            head = self.model.head_weight.index_select(0, self._letters).to(hidden.dtype)
             found[batch.item] = (hidden @ head.t()).float().cpu().numpy()
 
         def nothing() -> None:
