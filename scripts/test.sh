@@ -8,4 +8,6 @@ venv="${LANG1_TEST_VENV:-.venv-test}"
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
+# Two processes test side by side: with as many threads each as there are cores they would wait for one another.
+export OMP_NUM_THREADS=1
 exec "$venv/bin/pytest" -n 2 -q "$@"
