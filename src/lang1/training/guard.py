@@ -65,7 +65,7 @@ class StepGuard:
 
     Args:
         sigma: a norm further above its mean than so many deviations is a spike.
-        loss_sigma: the same of the loss (6 is what OLMo skips at, arXiv 2501.00656); None does not judge it.
+        loss_sigma: the same of the loss (6 is what the skip-step optimizers of OLMo-core take); None does not judge it.
     """
 
     def __init__(self, sigma: float, loss_sigma: float | None = None) -> None:
