@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from lang1.common.artefact import versions
-from lang1.model.attention import build_layout, choose_backend
+from lang1.model.attention import build_layout, resolve
 from lang1.model.config import PRESETS, ModelSettings
 from lang1.model.llama import Llama
 from lang1.training.compile import compile_layers
@@ -200,7 +200,7 @@ def one(size: str, notes: bool, options: argparse.Namespace, device: torch.devic
         "rows_a_pass": rows,
         "passes_a_step": options.passes,
         "context": shape.context,
-        "attention": choose_backend(device, torch.bfloat16, shape.context, False, shape.head_dim),
+        "attention": resolve("auto", build_layout(stream.lengths, device=device), torch.bfloat16, shape.head_dim),
     }
     step = ours(shape, stream, options.passes, device)
     seconds, memory = timed(step, options.steps, device)
@@ -211,7 +211,7 @@ def one(size: str, notes: bool, options: argparse.Namespace, device: torch.devic
         found["where_time_goes"] = where_time_goes(step)
     del step
     free()
-    if not notes:
+    if not notes and size not in options.no_peer:
         found["transformers"] = of_peer(shape, tokens, options, device, peak)
         free()
     print(json.dumps(found), file=sys.stderr, flush=True)
@@ -222,6 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["lang1-100m", "lang1-1b", "lang1-7b"])
     parser.add_argument("--rows", type=int, help="rows of a pass, instead of those chosen for 80 GB")
+    parser.add_argument("--no-peer", nargs="*", default=[], help="sizes that only ours trains")
     parser.add_argument("--passes", type=int, default=4, help="passes of a step")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--device", default="cuda")

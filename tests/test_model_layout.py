@@ -13,7 +13,7 @@ from lang1.model import attention
 from lang1.model.attention import BACKENDS, Backend, attend, choose_backend, present
 from lang1.model.config import ModelSettings
 from lang1.model.decoder import Checkpointing
-from lang1.model.layout import ENDS, TILE, build_layout, numbered, round_rows, visible_tiles
+from lang1.model.layout import ENDS, TILE, Layout, build_layout, numbered, round_rows, visible_tiles
 from lang1.model.llama import Llama
 from lang1.model.rotary import rotary
 
@@ -50,13 +50,28 @@ def test_backends_equal_the_dense_mask_forward_and_backward(backend: Backend, kv
         pytest.skip(f"no {backend} attention with gradients on this machine")
     if shared and backend in ("varlen", "flash"):
         pytest.skip(f"{backend} attention knows no branches")
-    dtype = torch.bfloat16 if backend in ("varlen", "flash") else torch.float32
     width = 8 if backend in ON_CPU else 64
     rng = np.random.default_rng(0)
     lengths = sorted(int(x) for x in rng.integers(1, 40 if backend in ON_CPU else 200, 9))
     positions, branch = random_blocks(rng, lengths) if shared else (None, None)
     layout = build_layout(lengths, positions, branch, DEVICE)
     assert len(layout.buckets) > 1
+    hold_to_the_dense_mask(backend, layout, kv_heads, width)
+
+
+@pytest.mark.parametrize("blocks", [4, 5])
+@pytest.mark.parametrize("kv_heads", [1, 4])
+def test_even_blocks_as_rows_equal_the_dense_mask(kv_heads: int, blocks: int) -> None:
+    layout = build_layout([32] * blocks, device=DEVICE)
+    assert layout.even and bool(layout.tail) == (blocks == 5)
+    hold_to_the_dense_mask("even", layout, kv_heads, 64)
+    assert not build_layout([32, 31]).even
+
+
+def hold_to_the_dense_mask(backend: Backend, layout: Layout, kv_heads: int, width: int) -> None:
+    """Outputs and gradients of a backend and of the dense mask; on a GPU in the format that the backend wants."""
+    halves = backend in ("varlen", "flash") or (backend == "even" and DEVICE.type == "cuda")
+    dtype = torch.bfloat16 if halves else torch.float32
     generator = torch.Generator().manual_seed(0)
     n = len(layout.positions)  # with the unused rows at the end
     exact = [torch.randn(n, h, width, generator=generator).to(dtype).to(DEVICE) for h in (4, kv_heads, kv_heads)]

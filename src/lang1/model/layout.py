@@ -122,6 +122,11 @@ class Layout:
         return note_buckets(self.lengths, self.own, self.device)
 
     @cached_property
+    def even(self) -> bool:
+        """Whether all blocks are of one length and none has branches."""
+        return self.own is None and len(set(self.lengths)) == 1
+
+    @cached_property
     def longest(self) -> int:
         """Tokens of the longest block, rounded up."""
         return -(-max(self.lengths) // LENGTHS) * LENGTHS
