@@ -165,9 +165,10 @@ def _attend(
 def _even(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """All blocks, of one length, as the rows of one batch."""
     total, length = layout.tokens, layout.lengths[0]
-    rows = [x[:total].view(-1, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]
+    grouped = q.shape[1] != k.shape[1]
+    q, k, v = (x[:total].view(-1, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
     with sdpa_kernel(_FUSED, set_priority=True):
-        out = F.scaled_dot_product_attention(*rows, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
     flat = out.transpose(1, 2).reshape(total, -1)
     return F.pad(flat, (0, 0, 0, layout.tail)) if layout.tail else flat
 
