@@ -245,15 +245,17 @@ def test_the_budget_drops_oldest_notes_then_cuts_one(tokenizer: Tokenizer) -> No
 
 def test_generalists_cut_note_by_note_too(tokenizer: Tokenizer) -> None:
     transformers = pytest.importorskip("transformers")
-    from lang1.evaluation.scorers.generalist import Generalist, Prompted
+    from lang1.evaluation.scorers.generalist import Generalist
+    from lang1.evaluation.scorers.prompts import Cutter, Prompted
 
     model = Generalist.__new__(Generalist)
+    model.cutter = Cutter(model._spans)
     model.tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.inner)
     notes = tuple(f"note {n} " + "pain fever " * 6 for n in range(4))
     chart = Chart(tuple(header("progress", 100 - n) for n in range(4)), notes)
     question = "\nAnswer:"
     tail = len(tokenizer.encode(question))
-    ids, cut = model._prompt(Prompted(chart.text, "t", chart), {"t": question}, {"t": 10_000}, "head")
+    ids, cut = model._prompt(Prompted(chart.text, "t", chart), question, "", 10_000, "head")
     assert (
         cut == 0
         and model.tokenizer.decode(ids)
@@ -261,7 +263,7 @@ def test_generalists_cut_note_by_note_too(tokenizer: Tokenizer) -> None:
     )
     size = len(ids) - tail
     budget = size // 2 + size // 8
-    ids, cut = model.chart_prompt(chart, question, budget)
+    ids, cut = model._prompt(Prompted(chart.text, "t", chart), question, "", budget, "head")
     text = model.tokenizer.decode(ids)
     assert len(ids) <= budget + tail and cut >= size - budget
     assert text.startswith("[progress note, 4 days before]\nnote 1 pain") and text.endswith(question)

@@ -165,6 +165,7 @@ def _evaluate_local(
                 parameters=folder.manifest.extra.get("parameters"),
                 training_seed=folder.manifest.settings.get("seed"),
                 seen_subjects=_seen(folder, chosen.examples),
+                overlap=list(folder.manifest.extra.get("overlap", [])),
             )
         _fill_replies(draft, chosen, settings, replies, shots, name or str(facts["name"]), regime)
     return out

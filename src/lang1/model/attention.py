@@ -17,6 +17,7 @@ Backends, all of the same numbers up to rounding:
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import signature
@@ -171,6 +172,12 @@ def _even(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
     flat = out.transpose(1, 2).reshape(total, -1)
     return F.pad(flat, (0, 0, 0, layout.tail)) if layout.tail else flat
+
+
+def kernels_kept(backend: Backend) -> AbstractContextManager[None]:
+    """Around a forward pass: which of PyTorch's fused kernels are allowed, and in which order, is put back after it,
+    whatever compiled code did."""
+    return sdpa_kernel(_FUSED, set_priority=True) if backend == "even" else nullcontext()
 
 
 _FUSED = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

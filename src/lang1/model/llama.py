@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lang1.common.artefact import write_json
-from lang1.model.attention import Backend, attend, resolve
+from lang1.model.attention import Backend, attend, kernels_kept, resolve
 from lang1.model.config import ModelSettings
 from lang1.model.decoder import Checkpointing, Decoder, kept
 from lang1.model.layout import Layout, round_rows
@@ -257,12 +257,13 @@ class Llama(Decoder):
         cos, sin = rotary(layout.positions, s.head_dim, s.rope_base, self.dtype, s.rope_scaling)
         backend = resolve(self.backend, layout, self.dtype, s.head_dim)
         last = s.layers - 1
-        for number, layer in enumerate(self.model.layers):
-            read = read_R if number == last else None
-            if kept(self.checkpointing, number) or not torch.is_grad_enabled():
-                x = layer(x, cos, sin, layout, backend, read)
-            else:
-                x = checkpoint(layer, x, cos, sin, layout, backend, read, use_reentrant=False, preserve_rng_state=False)
+        with kernels_kept(backend):
+            for number, layer in enumerate(self.model.layers):
+                args = (x, cos, sin, layout, backend, read_R if number == last else None)
+                if kept(self.checkpointing, number) or not torch.is_grad_enabled():
+                    x = layer(*args)
+                else:
+                    x = checkpoint(layer, *args, use_reentrant=False, preserve_rng_state=False)
         out: Tensor = self.model.norm(x)[:rows]
         return out
 
