@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,21 @@ def test_an_error_leaves_nothing_unless_the_step_resumes(tmp_path: Path) -> None
         raise ValueError
     with new_folder(tmp_path / "b", "model", resume=True) as draft:
         assert (draft.path / "half").read_text() == "x"
+
+
+def test_a_second_run_on_the_same_folder_is_refused_while_the_first_is_there(tmp_path: Path) -> None:
+    again = (
+        "import sys; from pathlib import Path; from lang1.common.artefact import new_folder\n"
+        "with new_folder(Path(sys.argv[1]), 'model', resume=True): pass"
+    )
+    command = [sys.executable, "-c", again, str(tmp_path / "out")]
+    with new_folder(tmp_path / "out", "model", resume=True) as draft:
+        (draft.path / "work").write_text("mine")
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert second.returncode and "out: another run is writing it now" in second.stderr.splitlines()[-1]
+        assert (draft.path / "work").read_text() == "mine"
+    assert open_folder(tmp_path / "out", "model").path.is_dir()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 def test_fingerprint_sees_content_and_names_but_not_logs(tmp_path: Path) -> None:

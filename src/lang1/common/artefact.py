@@ -23,6 +23,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import lang1
 from lang1.common.errors import ArtefactError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 MANIFEST = "manifest.json"
 # Files that record how a run went (times, rates) and not what it made; they do not enter the fingerprint.
 LOG_SUFFIXES = (".jsonl", ".log")
@@ -137,11 +142,52 @@ def new_folder(
     checkpoints there), also after an error; without it the partial folder starts empty and is removed on error.
 
     Raises:
-        ArtefactError: ``out`` exists already and ``overwrite`` is false, or the place cannot be written.
+        ArtefactError: ``out`` exists already and ``overwrite`` is false, another run is writing it, or the place cannot
+            be written.
     """
     out = Path(out)
     if out.exists() and not overwrite:
         raise ArtefactError(f"{out} exists already: choose another folder, or remove it first.")
+    with _alone(out):
+        yield from _new_folder(out, kind, inputs, settings, resume, overwrite)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two runs that write one folder would spoil each other's work: the second is refused while the first is there.
+
+    The lock is the process's own: it ends with it, however that ends, and is not passed on to processes that it starts.
+    """
+    lock = out.parent / f".{out.name}.lock"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        stream = lock.open("w")
+    except OSError as error:
+        raise ArtefactError(f"{out}: cannot be written ({error.strerror}); choose another place.") from error
+    with stream:
+        if fcntl is not None:
+            try:
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ArtefactError(
+                    f"{out}: another run is writing it now; wait until that has ended, or choose another folder."
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _new_folder(
+    out: Path,
+    kind: str,
+    inputs: Mapping[str, Folder | InputRef] | None,
+    settings: Mapping[str, Any] | BaseModel | None,
+    resume: bool,
+    overwrite: bool,
+) -> Iterator[Draft]:
     partial = partial_path(out)
     try:
         if partial.exists() and not resume:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lang1.common.errors import ArtefactError
+from lang1.model.decoder import Decoder
 from lang1.training.schedule import factor_at
 from lang1.training.settings import OptimizerSettings
 
@@ -104,11 +105,12 @@ def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
 class Optimizers:
     """The optimizers of a model under one learning-rate factor, with their state as named tensors."""
 
-    def __init__(self, model: nn.Module, settings: OptimizerSettings) -> None:
+    def __init__(self, model: Decoder, settings: OptimizerSettings) -> None:
         self.settings = settings
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        inner = [(n, p) for n, p in named if p.dim() == 2 and ".layers." in n]
-        outer = [(n, p) for n, p in named if not (p.dim() == 2 and ".layers." in n)]
+        inside = {id(p) for layer in model.layers for p in layer.parameters()}
+        inner = [(n, p) for n, p in named if p.dim() == 2 and id(p) in inside]
+        outer = [(n, p) for n, p in named if not (p.dim() == 2 and id(p) in inside)]
         self.parameters = [p for _, p in named]
         self._names = {id(p): n for n, p in named}
         self._all: list[torch.optim.Optimizer] = []
