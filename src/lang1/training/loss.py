@@ -15,8 +15,10 @@ from torch import Tensor
 
 from lang1.model.attention import round_rows
 
-# Rows whose logits exist at a time: at a vocabulary of 4,096 in fp32 they are 16 MB, which stays in a CPU's cache.
+# Rows whose logits exist at a time: products want many.
 CHUNK_ROWS = 1_024
+# What is done to each logit of a chunk on a CPU goes over so many of them at a time: 2 MB in fp32 stay in a core's cache.
+CACHED = 1 << 19
 # On a GPU, whose products want many rows: as many as make this many logits (0.5 GB in fp32), a power of two.
 GPU_CHUNK = 1 << 27
 
@@ -49,6 +51,32 @@ def _chunk(logits: Tensor, target: Tensor, scale: Tensor, z_loss: float, need: b
     if not need:
         return loss, None
     return loss, shares.mul_(weight / norm).scatter_add_(1, target, -scale).to(logits.dtype)
+
+
+def _cached_chunk(
+    logits: Tensor, target: Tensor, scale: Tensor, z_loss: float, need: bool
+) -> tuple[Tensor, Tensor | None]:
+    """:func:`_chunk` a few rows at a time, for CPUs: each pass over a whole chunk in fp32 would go to main memory.
+
+    The log-sum-exp is that of the largest logit less the log of its share, which never underflows. Logits are
+    overwritten by their gradient.
+    """
+    rows = max(16, CACHED // logits.shape[1])
+    loss = torch.zeros((), dtype=torch.float32)
+    for start in range(0, logits.shape[0], rows):
+        part = slice(start, start + rows)
+        few, aim, weight = logits[part], target[part], scale[part]
+        shares = torch.softmax(few, dim=1, dtype=torch.float32)
+        total = few.amax(dim=1, keepdim=True).float() - shares.amax(dim=1, keepdim=True).log()
+        losses = total - few.gather(1, aim).float()
+        pull = weight
+        if z_loss:
+            losses = losses + z_loss * total.square()
+            pull = weight * (1 + 2 * z_loss * total)
+        loss += (losses * weight).sum()
+        if need:
+            few.copy_(shares.mul_(pull).scatter_add_(1, aim, -weight))
+    return loss, logits if need else None
 
 
 def _pointwise_chunk(
@@ -93,7 +121,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if need_weight else None
         rows = hidden_MD.shape[0]
         step = chunk_rows(rows, weight.shape[0], hidden_MD.device)
-        chunk = _gpu_chunk() if hidden_MD.is_cuda else _chunk
+        chunk = _gpu_chunk() if hidden_MD.is_cuda else _cached_chunk
         for start in range(0, rows, step):
             part = slice(start, start + step)
             hidden, target, scale = hidden_MD[part], target_M[part, None], scale_M[part, None].float()
