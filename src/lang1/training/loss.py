@@ -17,7 +17,7 @@ from lang1.model.attention import round_rows
 
 # Rows whose logits exist at a time: products want many.
 CHUNK_ROWS = 1_024
-# What is done to each logit of a chunk on a CPU goes over so many of them at a time: 2 MB in fp32 stay in a core's cache.
+# What is done to each logit on a CPU is done to so many of them at a time: 2 MB in fp32 stay in a core's cache.
 CACHED = 1 << 19
 # On a GPU, whose products want many rows: as many as make this many logits (0.5 GB in fp32), a power of two.
 GPU_CHUNK = 1 << 27
