@@ -217,7 +217,10 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     best: dict[str, list[str]] = {}
     for kind, python in pythons.items():
         tried[kind] = []
-        ways = [*itertools.product(("bf16-mixed",), (False, True), (1, 4)), ("bf16-true", True, 4)]
+        ways = [
+            *itertools.product(("bf16-mixed",), (False, True), options.micro),
+            ("bf16-true", True, options.micro[-1]),
+        ]
         for precision, compiled, micro in ways:
             flags = ["--precision", precision, "--micro", str(micro), *(["--compile"] if compiled else [])]
             run = peer(python, kind, folder, "trial", [*flags, "--steps", str(SETTLE + 5)])
@@ -241,7 +244,7 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             rounds[kind].append(rate(peer(pythons[kind], kind, folder, "round", flags)))
         print(rounds, file=sys.stderr, flush=True)
     parts: dict[str, list[float]] = {}
-    for _ in range(options.rounds):
+    for _ in range(options.parts):
         plain = rate(ours(folder, options.steps // 2, "part"))
         for what in TAKEN_BACK:
             with taken_back(what):
@@ -333,6 +336,8 @@ def main() -> None:
     parser.add_argument("--hf", help="python of an environment with transformers and accelerate")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--micro", type=int, nargs="+", default=[1, 4], help="rows of a peer's pass that are tried")
+    parser.add_argument("--parts", type=int, default=2, help="rounds in which parts of ours are taken back")
     parser.add_argument("--patients", type=int, default=2500)
     parser.add_argument("--loss-margin", type=float, default=0.02, help="nats a token that count as equal loss")
     parser.add_argument("--curve", action="store_true")
