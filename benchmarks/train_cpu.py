@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import platform
@@ -198,6 +197,7 @@ def taken_back(what: str) -> Iterator[None]:
         yield
 
 
+WAYS = [f"bf16-mixed:{how}:{rows}" for how in ("eager", "compile") for rows in (1, 4)] + ["bf16-true:compile:4"]
 TAKEN_BACK = (
     "attention over whole rows",
     "fused attention kernel",
@@ -217,12 +217,9 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     best: dict[str, list[str]] = {}
     for kind, python in pythons.items():
         tried[kind] = []
-        ways = [
-            *itertools.product(("bf16-mixed",), (False, True), options.micro),
-            ("bf16-true", True, options.micro[-1]),
-        ]
-        for precision, compiled, micro in ways:
-            flags = ["--precision", precision, "--micro", str(micro), *(["--compile"] if compiled else [])]
+        for precision, how, micro in (way.split(":") for way in options.ways):
+            compiled = how == "compile"
+            flags = ["--precision", precision, "--micro", micro, *(["--compile"] if compiled else [])]
             run = peer(python, kind, folder, "trial", [*flags, "--steps", str(SETTLE + 5)])
             tried[kind].append({"way": " ".join(flags), "tokens_a_second": None, **run})
             if "failed" not in run:
@@ -336,7 +333,7 @@ def main() -> None:
     parser.add_argument("--hf", help="python of an environment with transformers and accelerate")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--micro", type=int, nargs="+", default=[1, 4], help="rows of a peer's pass that are tried")
+    parser.add_argument("--ways", nargs="+", default=WAYS, help="PRECISION:eager|compile:ROWS of a pass, for the peers")
     parser.add_argument("--parts", type=int, default=2, help="rounds in which parts of ours are taken back")
     parser.add_argument("--patients", type=int, default=2500)
     parser.add_argument("--loss-margin", type=float, default=0.02, help="nats a token that count as equal loss")
