@@ -142,7 +142,7 @@ def peer(python: str, kind: str, folder: Path, name: str, flags: list[str]) -> d
 
 def rate(run: dict[str, Any]) -> float:
     """Tokens of rows a second, from the median step."""
-    return LENGTH * ROWS / statistics.median(run["step_seconds"][SETTLE:])
+    return float(LENGTH * ROWS / statistics.median(run["step_seconds"][SETTLE:]))
 
 
 @torch.inference_mode()
