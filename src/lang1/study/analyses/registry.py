@@ -1,0 +1,10 @@
+"""All analyses in the order of the report; one that has no cells to look at returns None and is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lang1.reporting.study_schema import Analysis
+from lang1.study.context import Context
+
+ANALYSES: tuple[Callable[[Context], Analysis | None], ...] = ()
