@@ -19,6 +19,8 @@ import lang1.training.finetune as finetuning
 from lang1.common.artefact import open_folder
 from lang1.common.errors import ArtefactError, SettingsError
 from lang1.common.settings import load_settings
+from lang1.evaluation.predict_benchmark import note_limits
+from lang1.evaluation.settings import EvaluateSettings
 from lang1.model.store import load_model
 from lang1.text.shared_note import EncodedGroups, assemble, encode_groups, tokens_asking
 from lang1.text.tokenizer import Tokenizer
@@ -347,3 +349,18 @@ def test_notes_are_encoded_once_for_a_run_and_where_asked_for_others(
             finetune(
                 pretrained, benchmark, tmp_path / f"again{budget}", kept.model_copy(update={"note_budget": budget})
             )
+
+
+def test_a_note_can_be_cut_by_its_sections_and_the_model_is_asked_so_afterwards(
+    tmp_path: Path, pretrained: Path, benchmark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies: set[str] = set()
+    encode = finetuning.encode_groups
+    monkeypatch.setattr(finetuning, "encode_groups", lambda *a: (policies.add(a[4]), encode(*a))[1])
+    policy = "sections:assessment_and_plan,results"
+    settings = RUN.model_copy(update={"truncation": policy, "steps": 1})
+    made = finetune(pretrained, benchmark, tmp_path / "m", settings)
+    assert policies == {policy}
+    assert note_limits(open_folder(made, "model"), EvaluateSettings()) == (settings.note_budget, policy)
+    with pytest.raises(SettingsError, match="middle"):
+        load_settings(FinetuneSettings, overrides=["truncation=middle"])

@@ -11,6 +11,7 @@ from lang1.common.settings import Settings
 from lang1.corpus.schedule import MixturePoint
 from lang1.model.config import ModelSettings
 from lang1.model.decoder import Checkpointing
+from lang1.text.truncate import Policy
 from lang1.training.launch import LaunchSettings
 
 Balance = Literal["count", "surprise"]
@@ -61,7 +62,9 @@ class EvaluationSettings(Settings):
     few_shot_notes: int = Field(default=200, ge=1, description="of the validation notes, as many are asked few-shot")
     shot_budget: int = Field(default=128, ge=1, description="tokens of each example's note")
     note_budget: int = Field(default=512, ge=1, description="tokens of the note that is asked about")
-    truncation: Literal["head", "tail", "head+tail"] = "head"
+    truncation: Policy = Field(
+        default="head", description="part of a long note that stays: head, tail, head+tail, sections or sections:NAME,…"
+    )
     min_cases: int = Field(default=5, ge=1, description="classes with fewer cases are left out of the AUROC")
     comprehension: dict[str, Path] = Field(
         default={}, description="multiple-choice questions by name: a file of JSON Lines, PubMedQA's or SciQ's"
@@ -265,7 +268,9 @@ class FinetuneSettings(RunSettings):
     )
     max_notes: int | None = Field(default=None, ge=1, description="train on a random subset of the notes")
     note_budget: int = Field(default=512, ge=1, description="tokens of a note; the question is never cut")
-    truncation: Literal["head", "tail", "head+tail"] = "head"
+    truncation: Policy = Field(
+        default="head", description="part of a long note that stays: head, tail, head+tail, sections or sections:NAME,…"
+    )
     loss: Literal["vocabulary", "letters"] = Field(
         default="vocabulary",
         description="cross-entropy of the letter over the whole vocabulary, or among the options alone",
