@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -79,8 +80,12 @@ def tfidf_boosting(asked: Asked, settings: EvaluateSettings) -> Trained:
 
 def _telling(features: sparse.csr_matrix, labels: Ints) -> Ints:
     """The columns with the highest F statistic, in their own order; ties go to the first."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        statistic = np.nan_to_num(f_classif(features, labels)[0], nan=0.0, posinf=np.finfo(np.float64).max)
+    there = np.flatnonzero(features.getnnz(axis=0))  # a task's rows need not hold every term of its note type
+    statistic = np.full(features.shape[1], -1.0)
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Features .* are constant", category=UserWarning)
+        found = f_classif(features[:, there], labels)[0]
+    statistic[there] = np.nan_to_num(found, nan=0.0, posinf=np.finfo(np.float64).max)
     return np.sort(np.argsort(-statistic, kind="stable")[:BOOSTED_TERMS])
 
 
