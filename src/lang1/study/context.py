@@ -20,9 +20,9 @@ from lang1.evaluation.predictions import Predictions, open_predictions
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.metrics.auroc import Floats, class_aurocs, kept_classes
 from lang1.metrics.auroc import auroc as area
-from lang1.metrics.bootstrap import resample_counts, task_draws
+from lang1.metrics.bootstrap import Resamples, resample_counts, task_draws
 from lang1.metrics.intervals import Interval, rarer_patients
-from lang1.metrics.over_seeds import OverSeeds, over_seeds
+from lang1.metrics.over_seeds import OverSeeds, Pooled, difference_over_seeds, over_seeds, spread
 from lang1.remede.benchmark import Benchmark
 from lang1.reporting.study_schema import Value
 from lang1.study.cells import Cell
@@ -53,9 +53,30 @@ class Judged:
     draws: Floats  # [R]
 
     @property
+    def df(self) -> float:
+        """Degrees of freedom of the patients' part: patients of the rarest side, less one."""
+        return max(self.part.interval.df or 1.0, 1.0)
+
+    @property
     def events(self) -> int | None:
         """Cases of the positive class; None for tasks of several classes."""
         return int((self.part.labels == 1).sum()) if self.part.binary else None
+
+
+# What trainings must share for their spread to be alike: ours or not, notes, whether they learned the task and whether
+# at the health system that they are tested on.
+Kind = tuple[bool, int | None, bool, bool]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the trainings of a group lie apart on a task beyond what patients explain, in log-odds and plainly."""
+
+    about: Cell
+    task: str
+    df: float
+    odds: float | None
+    plain: float | None
 
 
 @dataclass
@@ -81,6 +102,7 @@ class Context:
     _asked: dict[str, Asked] = field(default_factory=dict)
     _parts: dict[tuple[str, str, str, str], Part | None] = field(default_factory=dict)
     _judged: dict[tuple[str, str, str, str], Judged | None] = field(default_factory=dict)
+    _spreads: dict[Kind, list[Spread]] = field(default_factory=dict)
 
     def tasks(self, system: str | None = None) -> list[str]:
         """Tasks of a health system's main benchmark (null: the home's), in the benchmark's order."""
@@ -124,7 +146,8 @@ class Context:
         """The examples of a task and split (null: the headline split) with their resamples; None where there are none.
 
         ``where`` is a name and a function from a part to a mask ``[N]``: only those examples. The resamples are drawn
-        once for the whole split, so that figures of different parts of it are paired.
+        once for the whole split, so that figures of different parts of it are paired. What is found is kept by the
+        name: one name, one mask.
         """
         bench = self.benchmarks[benchmark]
         split = split or bench.headline_split
@@ -154,10 +177,9 @@ class Context:
         if not inside.any():
             return None
         examples = whole.examples.filter(inside)
-        made = _part(examples, whole.subjects[inside], whole.n_classes, self.settings)
         kept, rows = np.unique(whole.resamples.row_patient[inside], return_inverse=True)
         resamples = type(whole.resamples)(whole.resamples.counts[kept], rows.astype(np.int64))
-        return Part(made.examples, made.labels, made.subjects, made.n_classes, made.judged, resamples, made.interval)
+        return _part(examples, whole.subjects[inside], whole.n_classes, self.settings, resamples)
 
     def judge(
         self,
@@ -200,15 +222,16 @@ class Context:
         found = self.judged(group, task, split, where)
         if not found:
             return None
-        made = over_seeds(
-            [j.auroc for j in found], [j.draws for j in found], found[0].part.interval.df or 1, share=True
-        )
+        pooled = self._pooled(group, task, share=True) if len(found) > 1 else None
+        made = over_seeds([j.auroc for j in found], [j.draws for j in found], found[0].df, share=True, pooled=pooled)
         return as_value(made, found[0])
 
     def difference(
         self, one: Group, other: Group, task: str, split: str | None = None, where: Any = None
     ) -> Value | None:
-        """AUROC of ``one`` minus that of ``other`` on the same patients; seeds are paired where both have the same.
+        """AUROC of ``one`` minus that of ``other`` on the same patients.
+
+        Seeds are paired where both have the same ones; else the means are compared.
 
         Raises:
             InputError: the two answer different benchmarks, so that nothing is paired.
@@ -218,29 +241,77 @@ class Context:
         mine, theirs = self._by_seed(one, task, split, where), self._by_seed(other, task, split, where)
         if not mine or not theirs:
             return None
-        shared = [seed for seed in mine if seed in theirs]
-        if len(shared) == len(mine) == len(theirs) and shared:
-            pairs = [(mine[seed], theirs[seed]) for seed in shared]
-        elif len(theirs) == 1 or len(mine) == 1:
-            pairs = [(a, b) for a in mine.values() for b in theirs.values()]
-        else:
-            pairs = list(zip(mine.values(), theirs.values(), strict=False))
-        first = pairs[0][0]
-        made = over_seeds(
-            [a.auroc - b.auroc for a, b in pairs], [a.draws - b.draws for a, b in pairs], first.part.interval.df or 1
+        first = next(iter(mine.values()))
+        priors = (
+            self._pooled(one, task) if len(mine) > 1 else None,
+            self._pooled(other, task) if len(theirs) > 1 else None,
         )
+        if mine.keys() == theirs.keys():
+            gaps = [mine[seed].auroc - theirs[seed].auroc for seed in mine]
+            draws = [mine[seed].draws - theirs[seed].draws for seed in mine]
+            return as_value(over_seeds(gaps, draws, first.df, pooled=_of_both(*priors)), first)
+        made = difference_over_seeds(_figures(mine), _figures(theirs), first.df, pooled=priors)
         return as_value(made, first)
+
+    def _pooled(self, group: Group, task: str, share: bool = False) -> Pooled | None:
+        """How far like trainings lie apart, over all other groups and tasks of the study on the headline split."""
+        kind = _kind(group.about, task)
+        if kind not in self._spreads:
+            self._spreads[kind] = self._spreads_of(kind)
+        known = [
+            (found, one.df)
+            for one in self._spreads[kind]
+            if (one.about, one.task) != (group.about, task) and (found := one.odds if share else one.plain) is not None
+        ]
+        if not known:
+            return None
+        weights = [df for _, df in known]
+        return Pooled(float(np.average([found for found, _ in known], weights=weights)), float(sum(weights)))
+
+    def _spreads_of(self, kind: Kind) -> list[Spread]:
+        made = []
+        for group in self.select():
+            for task in self.benchmarks[group.about.benchmark].tasks if len(group.cells) > 1 else ():
+                found = self.judged(group, task) if _kind(group.about, task) == kind else []
+                if len(found) > 1:
+                    values, draws = [j.auroc for j in found], [j.draws for j in found]
+                    odds, plain = spread(values, draws, share=True), spread(values, draws)
+                    made.append(Spread(group.about, task, float(len(found) - 1), odds, plain))
+        return made
 
     def _by_seed(self, group: Group, task: str, split: str | None, where: Any) -> dict[int | None, Judged]:
         return {c.seed: found for c in group.cells if (found := self.judge(c, task, split, where)) is not None}
 
 
-def _part(examples: Any, subjects: npt.NDArray[np.int64], n_classes: int, settings: EvaluateSettings) -> Part:
+def _part(
+    examples: Any,
+    subjects: npt.NDArray[np.int64],
+    n_classes: int,
+    settings: EvaluateSettings,
+    resamples: Resamples | None = None,
+) -> Part:
     labels = labels_of(examples)
     judged = [1] if n_classes == 2 else kept_classes(labels, n_classes)
     interval = Interval(settings.interval, rarer_patients(labels, subjects, judged or None))
-    resamples = resample_counts(subjects, settings.resamples, settings.seed)
+    if resamples is None:
+        resamples = resample_counts(subjects, settings.resamples, settings.seed)
     return Part(examples, labels, subjects, n_classes, judged, resamples, interval)
+
+
+def _kind(about: Cell, task: str) -> Kind:
+    own = about.role in ("specialist", "twin")
+    return own, about.notes, task in about.tasks, about.tested_on in about.trained_on
+
+
+def _of_both(one: Pooled | None, other: Pooled | None) -> Pooled | None:
+    """Of paired differences: the two trainings of a pair are independent, so their variances add up."""
+    if one is None or other is None:
+        return None
+    return Pooled(max(one.variance, 0.0) + max(other.variance, 0.0), min(one.df, other.df))
+
+
+def _figures(by_seed: Mapping[int | None, Judged]) -> tuple[list[float], list[Floats]]:
+    return [found.auroc for found in by_seed.values()], [found.draws for found in by_seed.values()]
 
 
 def as_value(found: OverSeeds, judged: Judged | None = None, **more: Any) -> Value:
