@@ -63,7 +63,7 @@ def _values(index: Index) -> dict[str, Any]:
         "primary": index.primary.label if index.primary is not None else "",
         "warnings": warnings,
         "remarks": [w.text for w in r.warnings if w.level != "warn"],
-        "data": [{"name": d.name, "real": d.real, "description": d.description, "facts": _facts(d)} for d in r.data],
+        "data": [{"name": d.name, "real": d.real, "description": d.description, "facts": facts(d)} for d in r.data],
         "asked": _asked(index),
         "main_table": [group for group in views.main_table(index) if group.lines],
         "heads": views.task_heads(index),
@@ -128,7 +128,8 @@ def _same_rows(index: Index) -> bool:
     return all(len(found) == 1 and None not in found for found in sizes)
 
 
-def _facts(data: Data) -> list[tuple[str, str]]:
+def facts(data: Data) -> list[tuple[str, str]]:
+    """What is known about a source of records, as names and texts."""
     found = [
         ("Patients", count(data.patients) if data.patients is not None else ""),
         ("Encounters", count(data.encounters) if data.encounters is not None else ""),

@@ -190,6 +190,7 @@ class Case(StudyPart):
     label: int
     answers: list[CaseAnswer]
     why: str = Field(default="", description="why it was chosen: e.g. sure and right, sure and wrong, models disagree")
+    real: bool = Field(default=False, description="a real patient's: the report then says that it holds patients' text")
 
 
 class Study(StudyPart):

@@ -1,0 +1,249 @@
+"""The report of a study: ``study.json`` in, one self-contained HTML out; and its figures and tables as files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lang1.common.artefact import read_json
+from lang1.common.errors import ArtefactError
+from lang1.reporting import plots, study_cases, views, words
+from lang1.reporting.downloads import Download, figure_csv, standalone, table_csv
+from lang1.reporting.numbers import count, join, plural
+from lang1.reporting.page import write_page
+from lang1.reporting.report import facts, fingerprint
+from lang1.reporting.study_figures import draw
+from lang1.reporting.study_schema import Analysis, Claim, Column, Figure, Study, Table, Value, read_study
+from lang1.reporting.study_tables import view
+from lang1.reporting.study_words import CLAIM_MARKS, DESIGNS, FIELDS, STUDY_GLOSSARY, VERDICTS
+
+FILE = "study.json"
+
+
+def is_study(source: Path) -> bool:
+    """Whether a folder holds a study's results, or a file is them."""
+    return (source / FILE).is_file() if source.is_dir() else source.name == FILE
+
+
+def place_of(source: Path) -> Path:
+    """The file of a study's results, given itself or its folder."""
+    return source / FILE if source.is_dir() else source
+
+
+def render_study(source: Path | dict[str, Any], out: Path) -> Path:
+    """Write the report and return where it lies: ``out``, or ``out/report.html`` where ``out`` is a folder.
+
+    ``source`` is ``study.json``, its folder, or its content. The same study gives the same bytes; the page needs no
+    network, and no script but the one that unfolds what is folded before printing.
+
+    Raises:
+        ArtefactError: the study is damaged, or the place cannot be written.
+    """
+    study, digest = _read(source)
+    out = Path(out)
+    values = _values(study, digest)
+    return write_page("study.html.j2", out / "report.html" if out.is_dir() else out, **values)
+
+
+def write_figures(source: Path | dict[str, Any], folder: Path) -> list[Path]:
+    """Write every figure as SVG and CSV and every table as CSV into a folder, under the names that the report offers.
+
+    Files of these names are replaced, others are left alone.
+
+    Raises:
+        ArtefactError: the study is damaged, or the folder cannot be written.
+    """
+    study, _ = _read(source)
+    written = []
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for file in downloads(study):
+            place = Path(folder) / file.name
+            place.write_text(file.content, encoding="utf-8", newline="")
+            written.append(place)
+    except OSError as error:
+        raise ArtefactError(f"{folder}: cannot be written ({error.strerror}); choose another folder.") from error
+    return written
+
+
+def downloads(study: Study) -> Iterator[Download]:
+    """All that a study's report offers, in its order."""
+    for part in _parts(study):
+        for shown in [*part["figures"], *part["tables"]]:
+            yield from shown["downloads"]
+    for shown in _design(study):
+        yield from shown["downloads"]
+
+
+def _read(source: Path | dict[str, Any]) -> tuple[Study, str]:
+    if isinstance(source, dict):
+        return read_study(source), fingerprint(json.loads(json.dumps(source, default=str)))
+    place = place_of(Path(source))
+    return read_study(place), fingerprint(read_json(place))
+
+
+def _values(study: Study, digest: str) -> dict[str, Any]:
+    parts = _parts(study)
+    places = {part["given"]: part for part in parts}
+    simulated = bool(study.data) and not any(d.real for d in study.data)
+    mixed = any(d.real for d in study.data) and not all(d.real for d in study.data)
+    cases = study_cases.browser(study)
+    design = _design(study)
+    titles = {task.task: task.title or task.task for task in study.tasks}
+    name = f"lang1 {study.versions.get('lang1', '')}".strip()
+    contents = [("answer", "The answer in short")]
+    contents += [("warnings", "Read with care")] if study.warnings or study.failed or cases["warning"] else []
+    contents += [("data", "Data and questions")] if study.data or study.tasks else []
+    contents += [(part["id"], f"{part['number']}  {part['title']}") for part in parts]
+    contents += [("cases", "Cases")] if study.cases else []
+    contents += [("design", "What was trained")] if design else []
+    contents += [("words", "Glossary"), ("reproduce", "Settings, reproduction")]
+    return {
+        "title": study.title,
+        "s": study,
+        "diamond": plots.swatch("r-paper", "diamond"),
+        "contents": contents,
+        "simulated": simulated,
+        "mixed": mixed,
+        "tally": tally(study.claims),
+        "claims": [_claim(claim, places) for claim in study.claims],
+        "card_warning": cases["warning"],
+        "data": [{"d": d, "facts": facts(d)} for d in study.data],
+        "tasks": [
+            {
+                "title": titles[task.task],
+                "task": task,
+                "note": words.NOTE_TYPES.get(task.note_type or "", (task.note_type or "").replace("_", " ")),
+                "split": words.split_title(task.headline_split) if task.headline_split else "",
+            }
+            for task in study.tasks
+        ],
+        "parts": parts,
+        "browser": cases,
+        "design": design,
+        "cells": len(study.design),
+        "settings": _settings(study.settings),
+        "glossary": STUDY_GLOSSARY,
+        "cite": f"{study.title}. {name}, study {digest[:12]}.",
+        "credits": [f"{d.name}. {d.licence}" for d in study.data if d.licence],
+        "made_by": name,
+        "footer": f"{name} · study {digest[:12]} · drawn from study.json alone, without network.",
+    }
+
+
+def tally(claims: list[Claim]) -> str:
+    """How many claims hold, in one sentence."""
+    if not claims:
+        return ""
+    counts = {verdict: sum(c.verdict == verdict for c in claims) for verdict in CLAIM_MARKS}
+    said = {
+        "holds": ("holds", "hold"),
+        "does not hold": ("does not hold", "do not hold"),
+        "undecided": ("is undecided", "are undecided"),
+        "not examined": ("was not examined", "were not examined"),
+    }
+    parts = [f"{count(n)} {said[v][n != 1]}" for v, n in counts.items() if n]
+    return f"On this data, of {plural(len(claims), 'claim')} of the Lang1 paper {join(parts)}."
+
+
+def _claim(claim: Claim, places: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    mark, class_ = CLAIM_MARKS[claim.verdict]
+    return {"c": claim, "mark": mark, "class": class_, "part": places.get(claim.analysis)}
+
+
+def _parts(study: Study) -> list[dict[str, Any]]:
+    """The analyses with their figures, tables and downloads; numbers and anchors follow their order."""
+    made, used = [], set[str]()
+    for number, analysis in enumerate(study.analyses, 1):
+        stem = slug(analysis.id) or f"analysis-{number}"
+        while stem in used:
+            stem += "-"
+        used.add(stem)
+        made.append(_part(analysis, number, stem))
+    return made
+
+
+def _part(analysis: Analysis, number: int, stem: str) -> dict[str, Any]:
+    mark, verdict, class_ = VERDICTS[analysis.verdict]
+    return {
+        "given": analysis.id,
+        "id": f"analysis-{stem}",
+        "number": number,
+        "title": analysis.title,
+        "a": analysis,
+        "mark": mark,
+        "verdict": verdict,
+        "class": class_,
+        "figures": [_figure(f, f"{number}.{k}", f"{stem}-figure-{k}") for k, f in enumerate(analysis.figures, 1)],
+        "tables": [_table(t, f"{number}.{k}", f"{stem}-table-{k}") for k, t in enumerate(analysis.tables, 1)],
+    }
+
+
+def _figure(figure: Figure, number: str, stem: str) -> dict[str, Any]:
+    drawing = draw(figure, stem)
+    plot = drawing.render()
+    files = [Download(f"{stem}.svg", "SVG", standalone(plot)), Download(f"{stem}.csv", "CSV", figure_csv(figure))]
+    return {"f": figure, "number": number, "plot": plot, "width": round(drawing.width), "downloads": files}
+
+
+def _table(table: Table, number: str, stem: str) -> dict[str, Any]:
+    return {"v": view(table), "number": number, "downloads": [Download(f"{stem}.csv", "CSV", table_csv(table))]}
+
+
+def _design(study: Study) -> list[dict[str, Any]]:
+    """What was trained and scored as tables, one a part of the design; repeats by seed make one row."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for cell in study.design:
+        groups.setdefault(str(cell.get("design", "grid")), []).append(cell)
+    made = []
+    for name, cells in groups.items():
+        repeats: dict[str, tuple[dict[str, Any], list[Any]]] = {}
+        for cell in cells:
+            about = {k: v for k, v in cell.items() if k not in ("step", "seed", "design")}
+            key = json.dumps(about, sort_keys=True, default=str)
+            repeats.setdefault(key, (about, []))[1].append(cell.get("seed"))
+        fields = [
+            k
+            for k in [*FIELDS, *_others(cells)]
+            if any(a.get(k) not in (None, "", [], ()) for a, _ in repeats.values())
+        ]
+        rows: list[dict[str, Value | str | None]] = []
+        for about, seeds in repeats.values():
+            texts = {field: _text(field, about.get(field)) for field in fields}
+            rows.append({**texts, "seeds": ", ".join(str(s) for s in seeds if s is not None)})
+        columns = [Column(key=f, label=FIELDS.get(f, f.replace("_", " "))) for f in fields]
+        columns.append(Column(key="seeds", label="Seeds"))
+        title = DESIGNS.get(name, name.replace("_", " "))
+        table = Table(id=f"design-{slug(name)}", title=title, columns=columns, rows=rows)
+        shown = _table(table, "", f"design-{slug(name)}")
+        made.append({**shown, "title": title, "cells": len(cells)})
+    return made
+
+
+def _others(cells: list[dict[str, Any]]) -> list[str]:
+    known = {*FIELDS, "step", "seed", "design", "seeds"}
+    return list(dict.fromkeys(key for cell in cells for key in cell if key not in known))
+
+
+def _text(field: str, value: Any) -> str:
+    if value is None or value == "":
+        return ""
+    if field in ("parameters", "tokens", "notes", "budget") and isinstance(value, int | float):
+        return count(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(str(x) for x in value)
+    return str(value)
+
+
+def _settings(settings: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    nested = [(name, views.flat(value)) for name, value in settings.items() if isinstance(value, Mapping)]
+    loose = views.flat({name: value for name, value in settings.items() if not isinstance(value, Mapping)})
+    return [("study", loose), *nested] if loose else nested
+
+
+def slug(text: str) -> str:
+    """A name for anchors and files: small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
