@@ -263,10 +263,10 @@ def _efficiency() -> list[dict[str, object]]:
 
 
 def _twins() -> list[dict[str, object]]:
-    both = ((GENERAL, "general"), (CORPUS, "general+clinical"))
+    both = ((GENERAL, "twin"), (CORPUS, "specialist"))
     return [
-        _own("large", corpus, **{**JOINT, "role": "twin"}, design="twins", notes=notes, variant=variant)
-        for corpus, variant in both
+        _own("large", corpus, **{**JOINT, "role": role}, design="twins", notes=notes, variant=corpus)
+        for corpus, role in both
         for notes in (100, 1000, None)
     ]
 

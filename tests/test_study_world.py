@@ -43,6 +43,6 @@ def test_same_settings_give_the_same_figures(small: Context, tmp_path: Path) -> 
 
 def test_effects_can_be_taken_out(tmp_path: Path) -> None:
     flat = world(tmp_path, designs=("twins",), skill=Effects(twin=0.0), seed_spread=0.0)
-    general, clinical = flat.select(notes=None, variant=["general", "general+clinical"])
+    general, clinical = flat.select(notes=None, variant=["general", "clinical+general"])
     found = flat.difference(clinical, general, "length_of_stay")
     assert found and found.low < 0 < found.high

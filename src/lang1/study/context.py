@@ -28,6 +28,8 @@ from lang1.reporting.study_schema import Value
 from lang1.study.cells import Cell
 
 Mask = npt.NDArray[np.bool_]
+# In place of a task: the mean over all tasks that can be judged, patients who are in several resampled together.
+MEAN = "mean over tasks"
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Judged:
-    """One cell on the examples of a task and split: its AUROC and that of each resample."""
+    """One cell on the examples of a task and split: its AUROC and that of each resample.
+
+    Of a mean over tasks ``answered`` and ``part`` are those of its first task, and ``over`` holds all of them.
+    """
 
     answered: Answered
     part: Part
     auroc: float
     draws: Floats  # [R]
+    over: tuple[Judged, ...] = ()
 
     @property
     def df(self) -> float:
         """Degrees of freedom of the patients' part: patients of the rarest side, less one."""
-        return max(self.part.interval.df or 1.0, 1.0)
+        return min((one.df for one in self.over), default=max(self.part.interval.df or 1.0, 1.0))
 
     @property
     def events(self) -> int | None:
@@ -64,8 +70,8 @@ class Judged:
 
 
 # What trainings must share for their spread to be alike: ours or not, notes, whether they learned the task and whether
-# at the health system that they are tested on.
-Kind = tuple[bool, int | None, bool, bool]
+# at the health system that they are tested on; and whether it is a task's figure or a mean over tasks.
+Kind = tuple[bool, int | None, bool, bool, bool]
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class Context:
     grid: Mapping[str, Any] = field(default_factory=dict)
     _predictions: dict[str, Predictions] = field(default_factory=dict)
     _asked: dict[str, Asked] = field(default_factory=dict)
+    _resamples: dict[str, tuple[npt.NDArray[np.int64], Resamples]] = field(default_factory=dict)
     _parts: dict[tuple[str, str, str, str], Part | None] = field(default_factory=dict)
     _judged: dict[tuple[str, str, str, str], Judged | None] = field(default_factory=dict)
     _spreads: dict[Kind, list[Spread]] = field(default_factory=dict)
@@ -156,18 +163,38 @@ class Context:
             self._parts[key] = self._subset(benchmark, task, split, where) if where else self._whole(*key[:3])
         return self._parts[key]
 
-    def _whole(self, benchmark: str, task: str, split: str) -> Part | None:
+    def asked(self, benchmark: str) -> Asked:
+        """The examples of a benchmark that the study is judged on."""
         if benchmark not in self._asked:
             every = self.settings.model_copy(update={"splits": None, "tasks": None})
             self._asked[benchmark] = asked(self.benchmarks[benchmark], every)
-        chosen = self._asked[benchmark]
+        return self._asked[benchmark]
+
+    def _whole(self, benchmark: str, task: str, split: str) -> Part | None:
+        chosen = self.asked(benchmark)
         if task not in chosen.tasks:
             return None
         examples = chosen.of(task, split)
         if not examples.num_rows:
             return None
         subjects = np.asarray(examples["subject_id"].to_numpy(zero_copy_only=False))
-        return _part(examples, subjects, chosen.n_options()[task], self.settings)
+        resamples = self._drawn(benchmark, subjects)
+        return _part(examples, subjects, chosen.n_options()[task], self.settings, resamples)
+
+    def _drawn(self, benchmark: str, subjects: npt.NDArray[np.int64]) -> Resamples:
+        """All patients of the benchmark are resampled together, so that figures of its tasks and splits are paired."""
+        if benchmark not in self._resamples:
+            everyone = np.unique(self.asked(benchmark).examples["subject_id"].to_numpy())
+            self._resamples[benchmark] = (
+                everyone,
+                resample_counts(everyone, self.settings.resamples, self.settings.seed),
+            )
+        everyone, drawn = self._resamples[benchmark]
+        rows = np.searchsorted(everyone, subjects).astype(np.int64)
+        present, place = np.unique(rows, return_inverse=True)
+        if 2 * len(present) >= len(everyone):
+            return Resamples(drawn.counts, rows)  # shared, not copied
+        return Resamples(drawn.counts[present], place.astype(np.int64))
 
     def _subset(self, benchmark: str, task: str, split: str, where: tuple[str, Callable[[Part], Mask]]) -> Part | None:
         whole = self.part(benchmark, task, split)
@@ -214,11 +241,28 @@ class Context:
         return Judged(answered, part, value, draws)
 
     def judged(self, group: Group, task: str, split: str | None = None, where: Any = None) -> list[Judged]:
-        """The group's cells that can be judged."""
-        return [found for cell in group.cells if (found := self.judge(cell, task, split, where)) is not None]
+        """The group's cells that can be judged; ``task`` may be ``MEAN``."""
+        return list(self._by_seed(group, task, split, where).values())
+
+    def judgeable(self, benchmark: str, split: str | None = None, where: Any = None) -> list[str]:
+        """Tasks of a benchmark whose examples have what an AUROC needs: two classes, or one with enough cases."""
+        found = {task: self.part(benchmark, task, split, where) for task in self.benchmarks[benchmark].tasks}
+        return [task for task, part in found.items() if part is not None and _can_be_ranked(part)]
+
+    def _mean(self, cell: Cell, split: str | None, where: Any) -> Judged | None:
+        found = [self.judge(cell, task, split, where) for task in self.judgeable(cell.benchmark, split, where)]
+        known = [one for one in found if one is not None]
+        if not known or len(known) < len(found):
+            return None
+        draws = np.asarray(np.mean([one.draws for one in known], axis=0))
+        value = float(np.mean([one.auroc for one in known]))
+        return Judged(known[0].answered, known[0].part, value, draws, tuple(known))
 
     def auroc(self, group: Group, task: str, split: str | None = None, where: Any = None) -> Value | None:
-        """The group's AUROC (mean over seeds) with its interval; None where it cannot be judged."""
+        """The group's AUROC (mean over seeds) with its interval; None where it cannot be judged.
+
+        ``task`` may be ``MEAN``, for the mean over all tasks that can be judged.
+        """
         found = self.judged(group, task, split, where)
         if not found:
             return None
@@ -255,7 +299,7 @@ class Context:
 
     def _pooled(self, group: Group, task: str, share: bool = False) -> Pooled | None:
         """How far like trainings lie apart, over all other groups and tasks of the study on the headline split."""
-        kind = _kind(group.about, task)
+        kind = self._kind(group.about, task)
         if kind not in self._spreads:
             self._spreads[kind] = self._spreads_of(kind)
         known = [
@@ -271,16 +315,26 @@ class Context:
     def _spreads_of(self, kind: Kind) -> list[Spread]:
         made = []
         for group in self.select():
-            for task in self.benchmarks[group.about.benchmark].tasks if len(group.cells) > 1 else ():
-                found = self.judged(group, task) if _kind(group.about, task) == kind else []
+            for task in [*self.benchmarks[group.about.benchmark].tasks, MEAN] if len(group.cells) > 1 else ():
+                found = self.judged(group, task) if self._kind(group.about, task) == kind else []
                 if len(found) > 1:
                     values, draws = [j.auroc for j in found], [j.draws for j in found]
                     odds, plain = spread(values, draws, share=True), spread(values, draws)
                     made.append(Spread(group.about, task, float(len(found) - 1), odds, plain))
         return made
 
+    def _kind(self, about: Cell, task: str) -> Kind:
+        own = about.role in ("specialist", "twin")
+        asked = self.benchmarks[about.benchmark].tasks if task == MEAN else [task]
+        learned = set(asked) <= set(about.tasks)
+        return own, about.notes, learned, about.tested_on in about.trained_on, task == MEAN
+
     def _by_seed(self, group: Group, task: str, split: str | None, where: Any) -> dict[int | None, Judged]:
-        return {c.seed: found for c in group.cells if (found := self.judge(c, task, split, where)) is not None}
+        found = {
+            c.seed: self._mean(c, split, where) if task == MEAN else self.judge(c, task, split, where)
+            for c in group.cells
+        }
+        return {seed: one for seed, one in found.items() if one is not None}
 
 
 def _part(
@@ -288,19 +342,16 @@ def _part(
     subjects: npt.NDArray[np.int64],
     n_classes: int,
     settings: EvaluateSettings,
-    resamples: Resamples | None = None,
+    resamples: Resamples,
 ) -> Part:
     labels = labels_of(examples)
     judged = [1] if n_classes == 2 else kept_classes(labels, n_classes)
     interval = Interval(settings.interval, rarer_patients(labels, subjects, judged or None))
-    if resamples is None:
-        resamples = resample_counts(subjects, settings.resamples, settings.seed)
     return Part(examples, labels, subjects, n_classes, judged, resamples, interval)
 
 
-def _kind(about: Cell, task: str) -> Kind:
-    own = about.role in ("specialist", "twin")
-    return own, about.notes, task in about.tasks, about.tested_on in about.trained_on
+def _can_be_ranked(part: Part) -> bool:
+    return len(np.unique(part.labels)) == 2 if part.binary else bool(part.judged)
 
 
 def _of_both(one: Pooled | None, other: Pooled | None) -> Pooled | None:
@@ -317,5 +368,5 @@ def _figures(by_seed: Mapping[int | None, Judged]) -> tuple[list[float], list[Fl
 def as_value(found: OverSeeds, judged: Judged | None = None, **more: Any) -> Value:
     """An estimate as a table's cell."""
     bounds = {"low": found.low, "high": found.high, "p": found.p, "seeds": found.seeds}
-    size = {"n": len(judged.part.labels), "events": judged.events} if judged is not None else {}
+    size = {"n": len(judged.part.labels), "events": judged.events} if judged is not None and not judged.over else {}
     return Value.model_validate({"value": found.value, **bounds, **size, **more})
