@@ -344,26 +344,37 @@ def report(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="Results folder, results.json, a model folder (its run, finished or not), a metrics.jsonl or a corpus "
-            "folder (its text)."
+            help="Results folder, results.json, a study's folder or study.json, a model folder (its run, finished or "
+            "not), a metrics.jsonl or a corpus folder (its text)."
         ),
     ],
     out: Annotated[
         Path | None, typer.Argument(help="HTML file to write; default report.html beside the input.")
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="Of a study: also write every figure (SVG, CSV) and table (CSV) into this folder."),
     ] = None,
     tokenizer: Annotated[
         list[Path] | None,
         typer.Option(help="Of a corpus: compare its tokenizer with this one, by note type, instead; repeatable."),
     ] = None,
 ) -> None:
-    """Draw the report again from results.json, a training run's curves, or what a corpus consists of.
+    """Draw the report again from results.json or study.json, a training run's curves, or what a corpus consists of.
 
-    Example: `lang1 report ./lang1-demo/report ./for-the-board.html`, `lang1 report ./corpus --tokenizer ./gpt2`
+    Example: `lang1 report ./lang1-demo/report ./for-the-board.html`, `lang1 report ./study/report --figures ./figures`
     """
     from lang1.reporting.report import render
     from lang1.reporting.run_report import is_run, render_run
+    from lang1.reporting.study_report import is_study, place_of, render_study, write_figures
 
-    if is_run(folder):
+    if figures is not None and not is_study(folder):
+        raise SettingsError(f"--figures takes them from a study, and {folder} holds no study.json.")
+    if is_study(folder):
+        written = render_study(folder, out or place_of(folder).with_name("report.html"))
+        if figures is not None:
+            say(f"{len(write_figures(folder, figures)):,} figures and tables: {figures}")
+    elif is_run(folder):
         written = render_run(folder, out or folder.parent / f"{folder.name}-run.html")
     elif (folder / "tokenizer" / "tokenizer.json").is_file():
         from lang1.corpus.describe import compare_tokenizers, describe_corpus

@@ -24,13 +24,16 @@ FILE = "study.json"
 
 
 def is_study(source: Path) -> bool:
-    """Whether a folder holds a study's results, or a file is them."""
-    return (source / FILE).is_file() if source.is_dir() else source.name == FILE
+    """Whether a path is a study's results, or a folder that holds them: itself, or in one of its steps' folders."""
+    return place_of(source).name == FILE
 
 
 def place_of(source: Path) -> Path:
-    """The file of a study's results, given itself or its folder."""
-    return source / FILE if source.is_dir() else source
+    """The file of a study's results, given itself, its folder, or the study's folder; else ``source`` as it is."""
+    if not source.is_dir():
+        return source
+    inside = [source / FILE] if (source / FILE).is_file() else sorted(source.glob(f"[!.]*/{FILE}"))
+    return inside[0] if len(inside) == 1 else source
 
 
 def render_study(source: Path | dict[str, Any], out: Path) -> Path:
