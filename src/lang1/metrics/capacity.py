@@ -20,7 +20,7 @@ from lang1.metrics.bootstrap import CHUNK, Resamples
 
 @dataclass(frozen=True)
 class AtCapacity:
-    """Of all rows, the share that are alerts (``rate``), cases (``prevalence``) and both (``hits``); with draws, ``[R]``.
+    """Of all rows, the share that are alerts (``rate``), cases (``prevalence``) and both (``hits``); draws are ``[R]``.
 
     In each resample the highest risks are found anew, so that the number of alerts is what the team can handle.
     """
@@ -42,7 +42,7 @@ class AtCapacity:
         return self.hits / self.rate, self.hits_draws / self.rate
 
     def net_benefit(self, threshold_risk: float) -> tuple[float, Floats]:
-        """True alerts less false ones weighed by the odds of ``threshold_risk``, for each row (Vickers & Elkin 2006)."""
+        """Right alerts less false ones weighed by the odds of ``threshold_risk``, a row (Vickers & Elkin 2006)."""
         odds = threshold_risk / (1 - threshold_risk)
         return self.hits - (self.rate - self.hits) * odds, self.hits_draws - (self.rate - self.hits_draws) * odds
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from lang1.study.footprint import Scoring, Stage
@@ -30,19 +31,16 @@ class Footprint:
     Attributes:
         kind: whose setup hours count.
         stages: training runs, each once.
-        scorings: one a model kept; several where each task has its own.
+        scorings: one a pass over the notes; several where each task has a model of its own.
+        models: that must be kept.
         questions: asked of an encounter.
     """
 
     kind: Kind
     stages: tuple[Stage, ...]
     scorings: tuple[Scoring, ...]
+    models: int = 1
     questions: int = 1
-
-    @property
-    def models(self) -> int:
-        """Models to be kept."""
-        return len(self.scorings)
 
     @property
     def on_accelerators(self) -> bool:
@@ -79,7 +77,7 @@ def training_mfu(parameters: int, measured: Sequence[Measured]) -> float:
     points = sorted(measured, key=lambda one: one.parameters)
     if parameters <= points[0].parameters:
         return points[0].mfu
-    for small, large in zip(points, points[1:], strict=False):
+    for small, large in pairwise(points):
         if parameters <= large.parameters:
             share = math.log(parameters / small.parameters) / math.log(large.parameters / small.parameters)
             return small.mfu + share * (large.mfu - small.mfu)
@@ -140,11 +138,12 @@ def cost(footprint: Footprint, prices: Prices, at: Figures) -> Cost:
         again = hour * sum(training_hours(stage, prices, at) for stage in repeated)
         for_one = hour * sum(scoring_hours(one, prices, at) for one in footprint.scorings)
     times = at["staff.retrained_a_year"] if trained else 0.0
+    models = 1 + (footprint.models - 1) * at["staff.share_of_further_models"]
     return Cost(
         setup=at[f"staff.setup_hours.{footprint.kind}"] * wage,
         training=first,
-        upkeep=footprint.models * at["staff.upkeep_hours"] * wage,
-        retraining=times * (footprint.models * at["staff.retraining_hours"] * wage + again),
+        upkeep=models * at["staff.upkeep_hours"] * wage,
+        retraining=times * (models * at["staff.retraining_hours"] * wage + again),
         idle=accelerators(footprint, prices) * at["idle_hours_a_day"] * DAYS * hour,
         for_one=for_one,
     )

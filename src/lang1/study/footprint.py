@@ -158,14 +158,20 @@ def _stage(folder: Folder) -> Stage | None:
     )
 
 
-def scoring(predictions: Predictions, notes: int | None = None) -> Scoring:
-    """What asking took, for one encounter; ``notes`` is how many were read (null: one an encounter)."""
+def scoring(predictions: Predictions, notes: int | None = None, parameters: int | None = None) -> Scoring:
+    """What asking took, for one encounter.
+
+    Args:
+        predictions: the answers.
+        notes: how many were read; None: one an encounter.
+        parameters: weights of the model, where its manifest does not say.
+    """
     manifest = predictions.folder.manifest
     cost: Mapping[str, Any] = manifest.extra.get("cost") or {}
     encounters = max(int(pc.count_distinct(predictions.table["encounter_id"]).as_py()), 1)
     served = cost.get("device") == "server"
     tokens = cost.get("prompt_tokens") if served else cost.get("tokens")
-    parameters = _count(manifest.extra.get("parameters"))
+    parameters = _count(manifest.extra.get("parameters")) or parameters
     ref = manifest.inputs.get("model")
     folder = None if ref is None else Path(ref.path)
     if folder is not None and not folder.is_dir():

@@ -103,15 +103,18 @@ class Staff(Settings):
     upkeep_hours: Range = Field(description="hours a model kept and year: monitoring, incidents, documentation")
     retrained_a_year: Range = Field(description="how often a year each trained model is finetuned (or fitted) anew")
     retraining_hours: Range = Field(description="hours a model and retraining: data, validation, approval")
+    share_of_further_models: Range = Field(
+        description="share of upkeep and retraining hours that each further model of the same making takes"
+    )
 
 
 class Acting(Settings):
     """What is done with the risks."""
 
-    alerts_a_day: Positive | None = Field(None, description="alerts of a task a day that its team handles; wins over next")
-    alerts_per_100: Percents = Field(
-        description="the same for each 100 encounters, where alerts a day are not given"
+    alerts_a_day: Positive | None = Field(
+        None, description="alerts of a task a day that its team handles; wins over next"
     )
+    alerts_per_100: Percents = Field(description="the same for each 100 encounters, where alerts a day are not given")
     threshold_risk: Risks = Field(
         description="risk from which on acting is worth it: odds at which false alerts weigh against true ones"
     )
