@@ -73,7 +73,7 @@ def at_capacity(labels: npt.ArrayLike, scores: npt.ArrayLike, rate: float, resam
     top = int(np.searchsorted(filled, 1.3 * rate * len(case) + 50)) + 1
     while (hits := _top(case, group, min(top, len(found)), resamples, rate * total)) is None:
         top *= 2
-    share, prevalence = hits / total, cases / total
+    share, prevalence = _over_all(hits, total), _over_all(cases, total)
     return AtCapacity(rate, float(prevalence[0]), float(share[0]), prevalence[1:], share[1:])
 
 

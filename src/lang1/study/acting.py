@@ -6,22 +6,38 @@ patients and seeds; differences are paired.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
 
 from lang1.evaluation.operating import span
 from lang1.metrics.auroc import Floats
 from lang1.metrics.capacity import AtCapacity, at_capacity
 from lang1.metrics.multiple import holm
-from lang1.metrics.over_seeds import OverSeeds, over_seeds
+from lang1.metrics.over_seeds import OverSeeds, Pooled, difference_over_seeds, over_seeds, spread
 from lang1.reporting.study_schema import Value
-from lang1.study.context import Context, Group, Judged, as_value, paired
+from lang1.study.context import MEAN, Context, Judged, as_value
 from lang1.study.costing import DAYS, Figures
 from lang1.study.options import Option
 from lang1.study.prices import Prices
 
-Drawn = tuple[float, Floats]
+FIGURES = ("sensitivity", "ppv", "hits", "net_benefit")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of one training: its value, that of each resample, and what it was judged on (the first of several)."""
+
+    value: float
+    draws: Floats  # [R]
+    judged: Judged
+    df: float
+
+
+BySeed = Mapping[int | None, Drawn]
 
 
 @dataclass(frozen=True)
@@ -65,15 +81,17 @@ class Acted:
     context: Context
     volume: Volume
     prices: Prices
-    _found: dict[tuple[str, str, float], AtCapacity | None] = field(default_factory=dict)
+    every: Sequence[Option]
+    _found: dict[tuple[str, str, float], AtCapacity] = field(default_factory=dict)
+    _spreads: dict[tuple[Any, ...], list[tuple[str, str, float, float]]] = field(default_factory=dict)
 
-    def tasks(self, of: Sequence[Option]) -> list[str]:
-        """Tasks of two options that some option answers: those on which one acts."""
-        asked = [t for t in self.context.tasks() if any(t in one.groups for one in of)]
-        return [t for t in asked if t in self.volume.by_task and self._binary(t, of)]
+    def tasks(self) -> list[str]:
+        """Tasks of two classes that some option answers: those on which one acts."""
+        asked = [t for t in self.context.tasks() if any(t in one.groups for one in self.every)]
+        return [t for t in asked if t in self.volume.by_task and self._binary(t)]
 
-    def _binary(self, task: str, of: Sequence[Option]) -> bool:
-        cells = [one.groups[task].cells[0] for one in of if task in one.groups]
+    def _binary(self, task: str) -> bool:
+        cells = [one.groups[task].cells[0] for one in self.every if task in one.groups]
         part = self.context.part(cells[0].benchmark, task)
         return part is not None and part.binary and 0 < int((part.labels == 1).sum()) < len(part.labels)
 
@@ -83,10 +101,12 @@ class Acted:
             return min(at["acting.alerts_a_day"] * DAYS / self.volume.by_task[task], 1.0)
         return at["acting.alerts_per_100"] / 100
 
-    def points(self, option: Option, task: str, rate: float) -> dict[int | None, tuple[Judged, AtCapacity]]:
-        """By seed, how an option works at a capacity; empty where it was not asked."""
-        made: dict[int | None, tuple[Judged, AtCapacity]] = {}
-        group: Group | None = option.groups.get(task)
+    def drawn(self, option: Option, task: str, what: str, at: Figures) -> dict[int | None, Drawn]:
+        """A figure (of ``FIGURES``) by seed; empty where the option was not asked. ``task`` may be ``MEAN``."""
+        if task == MEAN:
+            return self._mean(option, what, at)
+        group, rate = option.groups.get(task), self.rate(task, at)
+        made: dict[int | None, Drawn] = {}
         for cell in group.cells if group is not None else ():
             judged = self.context.judge(cell, task)
             if judged is None:
@@ -95,50 +115,73 @@ class Acted:
             if key not in self._found:
                 risk = judged.answered.table[:, 1]
                 self._found[key] = at_capacity(judged.part.labels == 1, risk, rate, judged.part.resamples)
-            found = self._found[key]
-            assert found is not None
-            made[cell.seed] = (judged, found)
+            made[cell.seed] = Drawn(*_figure(self._found[key], what, at["acting.threshold_risk"]), judged, judged.df)
         return made
 
-    def value(
-        self, option: Option, task: str, rate: float, what: str, risk: float = 0.1, scale: float = 1.0
-    ) -> Value | None:
-        """One figure with its interval: ``sensitivity``, ``ppv``, ``hits`` or ``net_benefit``, times ``scale``."""
-        each = list(self.points(option, task, rate).values())
+    def _mean(self, option: Option, what: str, at: Figures) -> dict[int | None, Drawn]:
+        """The mean over tasks, of those seeds that answer all of them; tasks are drawn with the same patients."""
+        each = [self.drawn(option, task, what, at) for task in self.tasks()]
+        seeds = [seed for seed in each[0] if all(seed in one for one in each)] if each else []
+        return {
+            seed: Drawn(
+                float(np.mean([one[seed].value for one in each])),
+                np.asarray(np.mean([one[seed].draws for one in each], axis=0)),
+                each[0][seed].judged,
+                min(one[seed].df for one in each),
+            )
+            for seed in seeds
+        }
+
+    def _pooled(self, option: Option, task: str, what: str, at: Figures, share: bool) -> Pooled | None:
+        """How far trainings of all other options and tasks lie apart in this figure; two seeds alone tell little."""
+        names = [MEAN] if task == MEAN else self.tasks()
+        key = (what, share, at["acting.threshold_risk"], task == MEAN, *(self.rate(name, at) for name in self.tasks()))
+        if key not in self._spreads:
+            found = []
+            for other, name in product(self.every, names):
+                each = list(self.drawn(other, name, what, at).values())
+                apart = spread([o.value for o in each], [o.draws for o in each], share=share) if len(each) > 1 else None
+                found += [(other.label, name, apart, len(each) - 1.0)] if apart is not None else []
+            self._spreads[key] = found
+        known = [(apart, df) for label, name, apart, df in self._spreads[key] if (label, name) != (option.label, task)]
+        if not known:
+            return None
+        weights = [df for _, df in known]
+        return Pooled(float(np.average([apart for apart, _ in known], weights=weights)), float(sum(weights)))
+
+    def value(self, option: Option, task: str, what: str, at: Figures, scale: float = 1.0) -> Value | None:
+        """A figure with its interval for patients and seeds, times ``scale``."""
+        each = list(self.drawn(option, task, what, at).values())
         if not each:
             return None
-        drawn = [_figure(point, what, risk) for _, point in each]
-        first = each[0][0]
-        share = what in ("sensitivity", "ppv") and scale == 1.0
-        values, draws = [value * scale for value, _ in drawn], [draw * scale for _, draw in drawn]
-        freedom = first.part.interval.df or 1
-        found = over_seeds(values, draws, freedom, share=share)
-        if share and math.isnan(found.low):
-            # A draw of 0 or 1 has no log-odds: the plain interval, within the bounds of a share.
-            found = over_seeds(values, draws, freedom)
-            found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
-        return as_value(found, first, p=None)
+        share = what in ("sensitivity", "ppv")
+        prior = self._pooled(option, task, what, at, share) if len(each) > 1 else None
+        found = over_seeds([o.value for o in each], [o.draws for o in each], each[0].df, share=share, pooled=prior)
+        found = replace(found, value=scale * found.value, low=scale * found.low, high=scale * found.high)
+        return as_value(found, each[0].judged if task != MEAN else None, p=None)
 
-    def difference(self, one: Option, other: Option, task: str, rate: float, risk: float) -> OverSeeds | None:
+    def difference(self, one: Option, other: Option, task: str, at: Figures) -> OverSeeds | None:
         """Net benefit of ``one`` less that of ``other`` for each encounter, on the same patients."""
-        mine, theirs = self.points(one, task, rate), self.points(other, task, rate)
+        mine, theirs = (self.drawn(option, task, "net_benefit", at) for option in (one, other))
         if not mine or not theirs:
             return None
-        pairs = paired(mine, theirs)
-        drawn = [(_figure(a, "net_benefit", risk), _figure(b, "net_benefit", risk)) for (_, a), (_, b) in pairs]
-        return over_seeds(
-            [a[0] - b[0] for a, b in drawn], [a[1] - b[1] for a, b in drawn], pairs[0][0][0].part.interval.df or 1
-        )
+        df = next(iter(mine.values())).df
+        priors = [
+            self._pooled(option, task, "net_benefit", at, False) if len(drawn) > 1 else None
+            for option, drawn in ((one, mine), (other, theirs))
+        ]
+        return difference_over_seeds(_figures(mine), _figures(theirs), df, pooled=(priors[0], priors[1]))
 
-    def mean_hits(self, option: Option, task: str, rate: float) -> float | None:
+    def mean_hits(self, option: Option, task: str, at: Figures) -> float | None:
         """Right alerts for each encounter, the mean over seeds."""
-        each = self.points(option, task, rate)
-        return sum(point.hits for _, point in each.values()) / len(each) if each else None
+        each = self.drawn(option, task, "hits", at).values()
+        return sum(one.value for one in each) / len(each) if each else None
 
 
 @dataclass(frozen=True)
 class Leader:
-    """Who has the most net benefit on a task, how far the others are behind, and who cannot be told apart from it."""
+    """Who has the most net benefit on a task (or the mean over tasks), how far the others are behind, and who cannot be
+    told apart from it."""
 
     task: str
     best: Option
@@ -146,13 +189,20 @@ class Leader:
     level: tuple[str, ...]
 
 
-def leaders(acted: Acted, of: Sequence[Option], at: Figures) -> list[Leader]:
-    """By task, the option of the highest net benefit; differences are corrected (Holm) over all tasks and options."""
-    risk = at["acting.threshold_risk"]
+def leaders(acted: Acted, at: Figures) -> list[Leader]:
+    """By task, and over their mean where there are several, the option of the highest net benefit.
+
+    Differences are corrected (Holm) over all tasks and options together, those of the mean apart.
+    """
+    tasks = acted.tasks()
+    made = _led(acted, tasks, at)
+    return made + (_led(acted, [MEAN], at) if len(tasks) > 1 else [])
+
+
+def _led(acted: Acted, tasks: Sequence[str], at: Figures) -> list[Leader]:
     raw: list[tuple[str, Option, dict[str, OverSeeds]]] = []
-    for task in acted.tasks(of):
-        rate = acted.rate(task, at)
-        valued = [(acted.value(one, task, rate, "net_benefit", risk), one) for one in of]
+    for task in tasks:
+        valued = [(acted.value(one, task, "net_benefit", at), one) for one in acted.every]
         ranked = [(value.value, one) for value, one in valued if value is not None and value.value is not None]
         if not ranked:
             continue
@@ -160,7 +210,7 @@ def leaders(acted: Acted, of: Sequence[Option], at: Figures) -> list[Leader]:
         gaps = {
             one.label: gap
             for _, one in ranked
-            if one is not best and (gap := acted.difference(best, one, task, rate, risk)) is not None
+            if one is not best and (gap := acted.difference(best, one, task, at)) is not None
         }
         raw.append((task, best, gaps))
     adjusted = iter(holm([found.p for _, _, gaps in raw for found in gaps.values()]).tolist())
@@ -177,7 +227,11 @@ def leaders(acted: Acted, of: Sequence[Option], at: Figures) -> list[Leader]:
     return made
 
 
-def _figure(point: AtCapacity, what: str, risk: float) -> Drawn:
+def _figures(by_seed: BySeed) -> tuple[list[float], list[Floats]]:
+    return [one.value for one in by_seed.values()], [one.draws for one in by_seed.values()]
+
+
+def _figure(point: AtCapacity, what: str, risk: float) -> tuple[float, Floats]:
     if what == "sensitivity":
         return point.sensitivity
     if what == "ppv":

@@ -54,7 +54,7 @@ def worth_for_one(reckoned: Reckoned, acted: Acted, option: Option, at: Figures)
         if task not in acted.volume.by_task:
             continue
         rate = acted.rate(task, at)
-        hits = acted.mean_hits(option, task, rate) if task in option.groups else None
+        hits = acted.mean_hits(option, task, at)
         if hits is None:
             return None
         share = acted.volume.by_task[task] / acted.volume.encounters

@@ -16,7 +16,7 @@ from lang1.study.analyses.cost_tables import (
     money_table,
     sensitivity_table,
 )
-from lang1.study.context import Context
+from lang1.study.context import MEAN, Context
 from lang1.study.costing import cost
 from lang1.study.options import Unknown, options, representative, unasked_api
 from lang1.study.prices import read_prices
@@ -46,8 +46,8 @@ def cost_and_benefit(context: Context) -> Analysis | None:
     typical = prices.figures()
     costs = {one.label: cost(one.footprint, prices, typical) for one in every}
     reckoned = Reckoned(prices, found, every, costs, typical)
-    acted = Acted(context, found, prices)
-    leading = leaders(acted, asked, typical)
+    acted = Acted(context, found, prices, asked)
+    leading = leaders(acted, typical)
     special = representative(asked, "specialist", "continued")
     worth = money_table(context, reckoned, acted)
     tables = [costs_table(reckoned), measured_table(reckoned), *benefit_tables(context, reckoned, acted, leading)]
@@ -78,17 +78,24 @@ def _sentence(context: Context, reckoned: Reckoned, leading: Sequence[Leader]) -
     others = {reckoned.cheapest_at(at).label for at in ends} - {first.label}
     alone = "; it stays so whichever single figure is moved within its range"
     said += f"; with one figure moved {_listed(sorted(others))} can cost less" if others else alone
-    parts = []
-    for one in leading:
-        if not one.behind:
-            continue
-        if not one.level:
-            parts.append(f"{context.title(one.task)}: {one.best.label}")
-        else:
-            parts.append(f"{context.title(one.task)}: undecided between {_listed([one.best.label, *one.level])}")
-    if not parts:
+    held = [one for one in leading if one.behind]
+    if not held:
         return f"{said}. No option's benefit can be held against another's here."
-    return f"{said}. Most net benefit at the capacity: {'; '.join(parts)}."
+    main = held[-1]  # the mean over tasks where there are several
+    over = "as the mean over tasks" if main.task == MEAN else f"for {context.title(main.task)}"
+    if main.level:
+        said += f". Which has the most net benefit at the capacity, {over}, is undecided between "
+        said += _listed([main.best.label, *main.level])
+    else:
+        said += f". At the capacity {main.best.label} has the most net benefit {over}, ahead of every other option"
+    clear = [context.title(one.task) for one in held[:-1] if not one.level]
+    if main.task == MEAN and len(held) > 1:
+        said += (
+            f"; task by task one option is ahead of all others for {_listed(clear)}"
+            if clear
+            else ("; for no task alone is one option ahead of all others")
+        )
+    return said + "."
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -103,15 +110,15 @@ def _listed(names: Sequence[str]) -> str:
 
 def _verdict(leading: Sequence[Leader]) -> Literal["clear", "mixed", "undecided", "none"]:
     judged = [one for one in leading if one.behind]
+    clear = sum(not one.level for one in judged)
     if not judged:
         return "none"
-    clear = sum(not one.level for one in judged)
     return "clear" if clear == len(judged) else "mixed" if clear else "undecided"
 
 
 def _caveats(context: Context, reckoned: Reckoned, acted: Acted) -> list[str]:
     found = [ASSUMED]
-    tasks = acted.tasks(reckoned.every)
+    tasks = acted.tasks()
     rest = [context.title(t) for t in context.tasks() if t not in tasks]
     if rest:
         found.append(f"Alerts are of tasks with two classes; no benefit is reckoned for {', '.join(rest)}.")

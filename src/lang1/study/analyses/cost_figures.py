@@ -7,7 +7,7 @@ import numpy as np
 from lang1.metrics.operating import net_benefit
 from lang1.reporting.study_schema import Axis, Figure, Point, Series
 from lang1.study.acting import Acted
-from lang1.study.context import Context
+from lang1.study.context import MEAN, Context
 from lang1.study.options import Option
 from lang1.study.reckoning import Reckoned
 
@@ -17,7 +17,7 @@ RISKS = 25
 def figures(context: Context, reckoned: Reckoned, acted: Acted, option: Option) -> list[Figure]:
     """All of them; those without points are left out."""
     made = [_by_volume(reckoned), _against(context, reckoned, acted), _tornado(reckoned, option)]
-    made += [_curve(context, reckoned, task) for task in acted.tasks(reckoned.every)]
+    made += [_curve(context, reckoned, task) for task in acted.tasks()]
     return [one for one in made if any(series.points for series in one.series)]
 
 
@@ -43,17 +43,12 @@ def _by_volume(reckoned: Reckoned) -> Figure:
 def _against(context: Context, reckoned: Reckoned, acted: Acted) -> Figure:
     """Cost of a year against net benefit, the mean over tasks that all shown options answer."""
     at = reckoned.typical
-    tasks = acted.tasks(reckoned.every)
+    tasks = acted.tasks()
     series = []
     for one in reckoned.every:
-        found = [
-            acted.value(one, task, acted.rate(task, at), "net_benefit", at["acting.threshold_risk"], scale=100.0)
-            for task in tasks
-            if task in one.groups
-        ]
-        values = [v.value for v in found if v is not None and v.value is not None]
-        if tasks and len(values) == len(tasks):
-            point = Point(x=reckoned.a_year(one), y=float(np.mean(values)), label=one.label)
+        found = acted.value(one, MEAN, "net_benefit", at, scale=100.0)
+        if found is not None and found.value is not None:
+            point = Point(x=reckoned.a_year(one), y=found.value, low=found.low, high=found.high, label=one.label)
             series.append(Series(name=one.label, role=one.role, points=[point]))
     titles = ", ".join(context.title(task) for task in tasks)
     return Figure(

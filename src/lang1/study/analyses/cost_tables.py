@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lang1.reporting.study_schema import Column, Table, Value
 from lang1.study.acting import Acted, Leader
-from lang1.study.context import Context
+from lang1.study.context import MEAN, Context
 from lang1.study.costing import (
     DAYS,
     BreakEven,
@@ -152,17 +152,15 @@ def benefit_tables(context: Context, reckoned: Reckoned, acted: Acted, leading: 
     sides = [(name, reckoned.prices.figures("typical") | _capacity(reckoned.prices, name)) for name in ("low", "high")]
     for task, leader in best.items():
         for one in reckoned.every:
-            if task not in one.groups:
-                continue
-            row = _acting_row(context, acted, one, task, at, risk)
+            row = _acting_row(context, acted, one, task, at)
             if row is None:
                 continue
             row["behind"] = "the best" if one is leader.best else leader.behind.get(one.label)
             rows.append(row)
             for name, moved in sides:
-                if acted.rate(task, moved) == acted.rate(task, at):
+                if all(acted.rate(each, moved) == acted.rate(each, at) for each in acted.tasks()):
                     continue
-                changed = _acting_row(context, acted, one, task, moved, risk)
+                changed = _acting_row(context, acted, one, task, moved)
                 other += [{"capacity": name, **changed}] if changed is not None else []
     note = (
         f"Alerts are the highest risks of the test split, as many as the capacity; net benefit weighs a false alert "
@@ -179,20 +177,22 @@ def _capacity(prices: Prices, side: str) -> dict[str, float]:
     return {k: float(getattr(v, side)) for k, v in prices.spans().items() if k.startswith("acting.alerts_")}
 
 
-def _acting_row(context: Context, acted: Acted, one: Option, task: str, at: Figures, risk: float) -> Row | None:
-    rate, yearly = acted.rate(task, at), acted.volume.by_task[task]
-    sensitivity = acted.value(one, task, rate, "sensitivity")
-    if sensitivity is None:
+def _acting_row(context: Context, acted: Acted, one: Option, task: str, at: Figures) -> Row | None:
+    net = acted.value(one, task, "net_benefit", at, scale=100.0)
+    if net is None:
         return None
+    if task == MEAN:
+        return {"task": MEAN, "option": one.label, "net": net}
+    rate, yearly = acted.rate(task, at), acted.volume.by_task[task]
     return {
         "task": context.title(task),
         "option": one.label,
         "alerts": Value(value=100 * rate),
         "alerts_day": Value(value=rate * yearly / DAYS),
-        "sensitivity": sensitivity,
-        "ppv": acted.value(one, task, rate, "ppv"),
-        "true": acted.value(one, task, rate, "hits", scale=yearly),
-        "net": acted.value(one, task, rate, "net_benefit", risk, scale=100.0),
+        "sensitivity": acted.value(one, task, "sensitivity", at),
+        "ppv": acted.value(one, task, "ppv", at),
+        "true": acted.value(one, task, "hits", at, scale=yearly),
+        "net": net,
     }
 
 
