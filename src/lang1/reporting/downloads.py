@@ -120,7 +120,8 @@ def standalone(drawing: str) -> str:
     head = {"xmlns": "http://www.w3.org/2000/svg", "version": "1.1", "font-family": FONT}
     new.attrib = {**head, **new.attrib}
     places = [k + 1 for k, child in enumerate(new) if child.tag in ("title", "desc")]
-    back = ET.Element("rect", {"width": "100%", "height": "100%", "fill": BACKGROUND})
+    size = {name: new.get(name, "100%") for name in ("width", "height")}
+    back = ET.Element("rect", {**size, "fill": BACKGROUND})
     new.insert(places[-1] if places else 0, back)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(new, encoding="unicode") + "\n"
 

@@ -200,7 +200,8 @@ def _names(
     made = []
     for a, b, text, role in named:
         wide = svg.text_width(text, TICK) * 1.06  # bold
-        tried = ((a + 8, b + 4), (a - 8 - wide, b + 4), (a - wide / 2, b - 9), (a - wide / 2, b + 16))
+        tried = [(a + 8, b + 4), (a - 8 - wide, b + 4), (a - wide / 2, b - 9), (a - wide / 2, b + 16)]
+        tried += [(place, b + 4 + by) for by in (-10, 10, -18, 18, -26, 26) for place in (a + 8, a - 8 - wide)]
         for left, base in tried:
             box = (left, base - 10, left + wide, base + 2)
             inside = box[0] >= across[0] and box[2] <= across[1] + 8 and box[1] >= down[0] - 4 and box[3] <= down[1]

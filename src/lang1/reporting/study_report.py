@@ -21,6 +21,7 @@ from lang1.reporting.study_tables import view
 from lang1.reporting.study_words import CLAIM_MARKS, DESIGNS, FIELDS, STUDY_GLOSSARY, VERDICTS
 
 FILE = "study.json"
+FIRST = ("answer", "warnings", "glance")  # what stands above the list of the analyses
 
 
 def is_study(source: Path) -> bool:
@@ -99,6 +100,7 @@ def _values(study: Study, digest: str) -> dict[str, Any]:
     name = f"lang1 {study.versions.get('lang1', '')}".strip()
     contents = [("answer", "The answer in short")]
     contents += [("warnings", "Read with care")] if study.warnings or study.failed or cases["warning"] else []
+    contents += [("glance", "In one sentence each")] if parts and study.claims else []
     contents += [("data", "Data and questions")] if study.data or study.tasks else []
     contents += [(part["id"], f"{part['number']}  {part['title']}") for part in parts]
     contents += [("cases", "Cases")] if study.cases else []
@@ -109,6 +111,7 @@ def _values(study: Study, digest: str) -> dict[str, Any]:
         "s": study,
         "diamond": plots.swatch("r-paper", "diamond"),
         "contents": contents,
+        "further": [(id_, text) for id_, text in contents if not id_.startswith("analysis-") and id_ not in FIRST],
         "simulated": simulated,
         "mixed": mixed,
         "tally": tally(study.claims),

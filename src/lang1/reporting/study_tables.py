@@ -163,9 +163,11 @@ def _shown(cell: Cell, column: Column, unit: str) -> Shown:
         return Shown(DASH, paper=_paper(cell, column, unit), more=more)
     if column.kind == "difference":
         p = [] if cell.p is None else [_p("p", cell.p)]
-        p += [] if cell.p_adjusted is None else [_p("corrected p", cell.p_adjusted)]
+        p += [] if cell.p_adjusted is None else [_p("corrected", cell.p_adjusted)]
         between = signed_interval(cell.low, cell.high)
-        return Shown(signed(cell.value), between, _paper(cell, column, unit), [*p, *more], side(cell))
+        return Shown(
+            signed(cell.value), between, _paper(cell, column, unit), [x for x in (", ".join(p), *more) if x], side(cell)
+        )
     return Shown(*_number(cell, column, unit), _paper(cell, column, unit), more)
 
 
@@ -178,7 +180,7 @@ def side(value: Value) -> str:
 
 def _p(name: str, p: float) -> str:
     text = p_value(f"p = {p:.3g}")
-    return f"{name} {text}" if text.startswith("<") else f"{name} = {text}"
+    return f"{name} {text}"
 
 
 def _paper(cell: Value, column: Column, unit: str) -> str:
