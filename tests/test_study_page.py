@@ -26,7 +26,7 @@ from lang1.reporting.study_report import render_study, tally, write_figures
 from lang1.reporting.study_schema import Figure, Study, Table, Value, read_study
 from lang1.reporting.study_tables import view
 
-HOSTILE = '<script>alert("x")</script>&amp;<img src=x onerror=y>\'"'
+HOSTILE = '\x0b<script>alert("x")</script>&amp;<img src=x onerror=y>\'"'
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from lang1.reporting.study_schema import Figure, Table, Value
 
 FONT = "Helvetica, Arial, sans-serif"
 BACKGROUND = "#ffffff"
+MARGIN = 12.0
 # What an SVG element may say by itself; everything else of the style sheet is about pages.
 PROPERTIES = {
     *("fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin"),
@@ -96,7 +97,7 @@ def standalone(drawing: str) -> str:
 
     The same drawing gives the same text.
     """
-    old = ET.fromstring(str(drawing))
+    old = ET.fromstring(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", str(drawing)))  # XML knows no such letters
     named = [(rule.chain, rule.declared) for rule in _rules()]
     variables = {n: v for chain, declared in named if chain == ((":root", frozenset()),) for n, v in declared}
     rules = [(chain, declared) for chain, declared in named if chain != ((":root", frozenset()),)]
@@ -117,11 +118,13 @@ def standalone(drawing: str) -> str:
         return new
 
     new = rebuilt(old, [], variables)
-    head = {"xmlns": "http://www.w3.org/2000/svg", "version": "1.1", "font-family": FONT}
-    new.attrib = {**head, **new.attrib}
+    wide, high = float(new.get("width", 0)), float(new.get("height", 0))
+    wide, high = wide + 2 * MARGIN, high + 2 * MARGIN
+    size = {"width": f"{wide:g}", "height": f"{high:g}"}
+    new.attrib |= {**size, "viewBox": f"{-MARGIN:g} {-MARGIN:g} {wide:g} {high:g}"}
+    new.attrib = {"xmlns": "http://www.w3.org/2000/svg", "version": "1.1", "font-family": FONT, **new.attrib}
     places = [k + 1 for k, child in enumerate(new) if child.tag in ("title", "desc")]
-    size = {name: new.get(name, "100%") for name in ("width", "height")}
-    back = ET.Element("rect", {**size, "fill": BACKGROUND})
+    back = ET.Element("rect", {"x": f"{-MARGIN:g}", "y": f"{-MARGIN:g}", **size, "fill": BACKGROUND})
     new.insert(places[-1] if places else 0, back)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(new, encoding="unicode") + "\n"
 
