@@ -328,15 +328,31 @@ def study(
     variant: Annotated[
         list[str] | None, typer.Option("--variant", help="A named list of overrides in the file.")
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="List the steps with what is done already, and run nothing.")
+    ] = False,
 ) -> None:
     """Run a study: a graph of steps, resumable, finished steps are not run again.
 
-    Example: `lang1 study recipes/demo.yaml ./study finetuned.epochs=2`
+    A step that fails is named and keeps its log; steps that do not need it go on.
+
+    Example: `lang1 study recipes/demo.yaml ./study finetuned.epochs=2`, or the paper's experiment on a simulated
+    hospital: `lang1 study recipes/study-small.yaml ./study`
     """
     from lang1.study.recipes import study_file
     from lang1.study.spec import load_study
 
-    _run_and_show(load_study(study_file(file), overrides or (), variant or ()), out, str(file))
+    spec = load_study(study_file(file), overrides or (), variant or ())
+    if plan:
+        from lang1.study.runner import standing
+        from lang1.study.steps import STEP_KINDS
+
+        steps = standing(spec, STEP_KINDS, out, str(file))
+        for name, how in steps:
+            print(f"{how:<11} {name}")
+        say(f"{sum(how == 'done' for _, how in steps)} of {len(steps)} steps are done.")
+        return
+    _run_and_show(spec, out, str(file), keep_going=True)
 
 
 @app.command()
@@ -472,19 +488,31 @@ def doctor() -> None:
         print(line)
 
 
-def _run_and_show(spec: Any, out: Path, source: str) -> None:
-    from lang1.common.artefact import read_json
-    from lang1.reporting.terminal import closing_table
-    from lang1.study.runner import run_study
+def _run_and_show(spec: Any, out: Path, source: str, *, keep_going: bool = False) -> None:
+    from lang1.study.runner import StudyFailed, run_study
     from lang1.study.steps import STEP_KINDS
 
-    done = run_study(spec, STEP_KINDS, out, source)
-    shown = [folder for folder in done.values() if folder.kind == "results"]
-    for folder in shown:
-        print_table(closing_table(read_json(folder.path / "results.json")))
-        say(f"Report: {folder.path / 'report.html'}  (numbers: {folder.path / 'results.json'})")
-    if not shown:
+    try:
+        done = run_study(spec, STEP_KINDS, out, source, keep_going=keep_going)
+    except StudyFailed as error:  # what is there is shown all the same
+        _show(error.done, out)
+        raise
+    if not _show(done, out):
         say(f"Done: {out}.")
+
+
+def _show(done: Any, out: Path) -> bool:
+    """Closing lines of a study's reports; False where it has none."""
+    from lang1.common.artefact import read_json
+    from lang1.reporting.terminal import closing_table
+
+    for folder in done.values():
+        if folder.kind == "results":
+            print_table(closing_table(read_json(folder.path / "results.json")))
+            say(f"Report: {folder.path / 'report.html'}  (numbers: {folder.path / 'results.json'})")
+        if folder.kind == "study":
+            say(f"Report: {folder.path / 'report.html'}  (numbers: {folder.path / 'study.json'})")
+    return any(folder.kind in ("results", "study") for folder in done.values())
 
 
 if __name__ == "__main__":

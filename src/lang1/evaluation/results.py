@@ -85,7 +85,7 @@ def collect(
         "lang1_results": 1,
         "title": title,
         "subtitle": subtitle,
-        "data": [_data(bench)],
+        "data": [data_line(bench)],
         "tasks": [task_line(bench, task) for task in chosen.tasks],
         "rows": rows,
         "families": families,
@@ -155,7 +155,8 @@ def _opened(path: Path, bench: Benchmark) -> Predictions:
     return one
 
 
-def _data(bench: Benchmark) -> dict[str, Any]:
+def data_line(bench: Benchmark) -> dict[str, Any]:
+    """A benchmark's records as ``results.json`` lists them."""
     records = bench.records
     counts = records.folder.manifest.counts
     meta = records.meta

@@ -96,6 +96,7 @@ class Context:
         settings: which examples, how many resamples.
         home: the health system that the main tables are about.
         grid: the study's design as written, for analyses that need settings of it.
+        models: model folder by step, of every training and import of the study.
     """
 
     cells: Sequence[Cell]
@@ -104,6 +105,7 @@ class Context:
     settings: EvaluateSettings
     home: str
     grid: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[str, Path] = field(default_factory=dict)
     _predictions: dict[str, Predictions] = field(default_factory=dict)
     _asked: dict[str, Asked] = field(default_factory=dict)
     _resamples: dict[str, tuple[npt.NDArray[np.int64], Resamples]] = field(default_factory=dict)

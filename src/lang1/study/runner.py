@@ -3,6 +3,9 @@
 Every step writes one folder ``OUT/STEP``. Before a step starts, ``OUT/.state/STEP.json`` records its key: a hash of
 its kind, settings, lang1's version and its inputs' fingerprints. A complete folder under the same key is finished and
 is not made again; under another key it is moved to ``OUT/.superseded`` (nothing is deleted) and made anew.
+
+A step that fails leaves its log in ``OUT/.state/STEP.log``. The study then ends, or, where it is told to keep going,
+goes on with the steps that do not need it; a step that gathers (a study's report) is made from what is there.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,7 @@ from lang1.common.artefact import (
     read_json,
     write_json,
 )
-from lang1.common.errors import ArtefactError, Lang1Error, SettingsError
+from lang1.common.errors import ArtefactError, InputError, Lang1Error, SettingsError
 from lang1.common.progress import say
 from lang1.common.settings import validate_settings
 from lang1.study.seeds import fan_out
@@ -47,13 +51,15 @@ class StepKind:
     """A kind of step: its settings, the roles of its inputs, and the function that writes the folder.
 
     ``roles`` maps each role to True where it is required; ``prints`` says for files of a role what of them counts,
-    where that is not all of their bytes.
+    where that is not all of their bytes. A kind that ``gathers`` is also made where some of its inputs are missing,
+    and has a setting ``failed`` that says which and why.
     """
 
     settings: type[BaseModel]
     roles: Mapping[str, bool]
     run: Callable[[Inputs, Any, Path], object]
     prints: Mapping[str, Callable[[Path], str]] = field(default_factory=dict)
+    gathers: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,14 @@ class Planned:
 
 class StepFailed(Lang1Error):
     """A step stopped with an error that is not the user's: names the step and where its log lies."""
+
+
+class StudyFailed(Lang1Error):
+    """A study that kept going ended with steps that failed; ``done`` holds what was made all the same."""
+
+    def __init__(self, message: str, done: Mapping[str, Folder]) -> None:
+        super().__init__(message)
+        self.done = dict(done)
 
 
 def plan(spec: StudySpec, kinds: Mapping[str, StepKind], source: str = "study") -> list[Planned]:
@@ -96,55 +110,163 @@ def plan(spec: StudySpec, kinds: Mapping[str, StepKind], source: str = "study") 
     return _ordered(planned, source)
 
 
-def run_study(spec: StudySpec, kinds: Mapping[str, StepKind], out: Path, source: str = "study") -> dict[str, Folder]:
+def run_study(
+    spec: StudySpec, kinds: Mapping[str, StepKind], out: Path, source: str = "study", *, keep_going: bool = False
+) -> dict[str, Folder]:
     """Run a study into ``out``; returns each step's folder.
+
+    Args:
+        spec: the study, its grid written out.
+        kinds: what steps there can be.
+        out: the folder to write.
+        source: what errors call the study.
+        keep_going: after a step that failed, go on with those that do not need it.
 
     Raises:
         Lang1Error: a step refused its input (the step is named).
         StepFailed: a step broke; its traceback is in ``OUT/.state/STEP.log``.
+        StudyFailed: some failed while the study kept going.
     """
     spec = fan_out(spec, source)
     steps = plan(spec, kinds, source)
+    check_references(spec, source)
     try:
         (out / STATE).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtefactError(f"{out}: cannot be written ({error.strerror}); choose another folder.") from error
-    done: dict[str, Folder] = {}
+    run = _Run(spec, out, source, len(steps))
     for number, step in enumerate(steps, 1):
-        folder = out / step.name
-        inputs = {role: _resolve(value, spec, out, source, step.name) for role, value in step.spec.inputs.items()}
-        key = _key(step, inputs)
-        state_file = out / STATE / f"{step.name}.json"
-        state = read_json(state_file) if state_file.exists() else {}
-        finished = (folder / MANIFEST).exists() and state.get("key") == key
-        if not finished:
-            if state.get("key") != key:
-                _set_aside(out, step.name, str(state.get("key", "unknown")))
-            write_json(state_file, {"key": key, "step": step.spec.step})
-            say(f"[{number}/{len(steps)}] {step.name} …")
-            started = time.monotonic()
-            _run_one(step, inputs, folder, out)
-            write_json(
-                state_file, {"key": key, "step": step.spec.step, "seconds": round(time.monotonic() - started, 1)}
-            )
+        try:
+            run.step(step, number)
+        except Lang1Error as error:
+            if not keep_going:
+                raise
+            run.failed[step.name] = str(error)
+            say(f"[{number}/{len(steps)}] {error}")
+    if run.failed:
+        raise StudyFailed(run.summary(), run.done)
+    return run.done
+
+
+class _Run:
+    """One run over the steps: what is done, what failed with which words, and what cannot be made for that."""
+
+    def __init__(self, spec: StudySpec, out: Path, source: str, steps: int) -> None:
+        self.spec, self.out, self.source, self.steps = spec, out, source, steps
+        self.done: dict[str, Folder] = {}
+        self.failed: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}  # by step, the failed one that it needs
+
+    def step(self, step: Planned, number: int) -> None:
+        """Make one step, or find that it is done or cannot be made."""
+        said = f"[{number}/{self.steps}] {step.name}"
+        lost = [need for need in step.needs if need not in self.done]
+        if lost and not step.kind.gathers:
+            self.left_out[step.name] = self.left_out.get(lost[0], lost[0])
+            say(f"{said}: left out, since '{self.left_out[step.name]}' failed")
+            return
+        with _named(step, self.out):
+            if step.kind.gathers:
+                step = self._gathering(step, lost)
+            inputs = resolved(step, self.spec, self.out)
+            key = _key(step, inputs)
+        folder = self.out / step.name
+        state = _state(self.out, step.name)
+        if (folder / MANIFEST).exists() and state.get("key") == key:
+            say(f"{said}: done before")
         else:
-            say(f"[{number}/{len(steps)}] {step.name}: done before")
-        done[step.name] = Folder(folder, Manifest.model_validate(read_json(folder / MANIFEST)))
-    return done
+            if state.get("key") != key:
+                _set_aside(self.out, step.name, str(state.get("key", "unknown")))
+            state_file = self.out / STATE / f"{step.name}.json"
+            write_json(state_file, {"key": key, "step": step.spec.step})
+            say(f"{said} …")
+            started = time.monotonic()
+            with _named(step, self.out):
+                step.kind.run(inputs, step.settings, folder)
+            seconds = round(time.monotonic() - started, 1)
+            write_json(state_file, {"key": key, "step": step.spec.step, "seconds": seconds})
+        (self.out / STATE / f"{step.name}.log").unlink(missing_ok=True)
+        self.done[step.name] = Folder(folder, Manifest.model_validate(read_json(folder / MANIFEST)))
+
+    def _gathering(self, step: Planned, lost: list[str]) -> Planned:
+        """The step with what there is of its inputs, and with the words of what failed.
+
+        Raises:
+            InputError: all inputs of a role that it needs are missing.
+        """
+        inputs: dict[str, str | list[str]] = {}
+        for role, value in step.spec.inputs.items():
+            there = [ref for ref in (value if isinstance(value, list) else [value]) if ref.split("/")[0] not in lost]
+            if not there and step.kind.roles[role]:
+                raise InputError(f"nothing is left of its {role}: the steps that make them failed.")
+            inputs[role] = there if isinstance(value, list) else there[0]
+        absent = (f"step '{name}': not made, since '{root}' failed" for name, root in self.left_out.items())
+        words = [*self.failed.values(), *absent]
+        settings = step.settings.model_copy(update={"failed": words})
+        return replace(step, spec=step.spec.model_copy(update={"inputs": inputs}), settings=settings)
+
+    def summary(self) -> str:
+        """What failed, in one line."""
+        words = "; ".join(error.rstrip(".") for error in self.failed.values())
+        lost = f", {len(self.left_out)} that need them left out" if self.left_out else ""
+        return (
+            f"{len(self.failed)} of {self.steps} steps failed{lost}: {words}. Logs are in {self.out / STATE}; what is "
+            "finished is kept, run the same command again to go on."
+        )
 
 
-def _run_one(step: Planned, inputs: Inputs, folder: Path, out: Path) -> None:
+@contextmanager
+def _named(step: Planned, out: Path) -> Iterator[None]:
+    """Errors of a step say which one it was; the whole of each is kept in its log."""
+    log = out / STATE / f"{step.name}.log"
     try:
-        step.kind.run(inputs, step.settings, folder)
+        yield
     except Lang1Error as error:
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        if isinstance(error, StepFailed):
+            raise
         raise type(error)(f"step '{step.name}': {error}") from error
     except Exception as error:
-        log = out / STATE / f"{step.name}.log"
         log.write_text(traceback.format_exc(), encoding="utf-8")
         raise StepFailed(
             f"step '{step.name}' broke: {type(error).__name__}: {error}. The whole message is in {log}; "
             "finished steps are kept, run the same command again to go on."
         ) from error
+
+
+def standing(spec: StudySpec, kinds: Mapping[str, StepKind], out: Path, source: str = "study") -> list[tuple[str, str]]:
+    """Each step in order with how it stands in ``out``: what a run would find, without running anything.
+
+    ``done``; ``unfinished`` (it would go on); ``changed`` (made under other settings or inputs: it would be set aside
+    and made again); ``failed`` before; ``to do``. What follows from a step that is not done is not done either.
+    """
+    spec = fan_out(spec, source)
+    steps = plan(spec, kinds, source)
+    check_references(spec, source)
+    found: dict[str, str] = {}
+    for step in steps:
+        found[step.name] = _stands(step, spec, out, found)
+    return list(found.items())
+
+
+def _stands(step: Planned, spec: StudySpec, out: Path, found: Mapping[str, str]) -> str:
+    folder, state = out / step.name, _state(out, step.name)
+    if all(found[need] == "done" for need in step.needs):
+        try:
+            same = state.get("key") == _key(step, resolved(step, spec, out))
+        except Lang1Error:
+            return "failed" if (out / STATE / f"{step.name}.log").exists() else "to do"
+        if (folder / MANIFEST).exists():
+            return "done" if same else "changed"
+        if (out / STATE / f"{step.name}.log").exists():
+            return "failed"
+        return "unfinished" if same and partial_path(folder).exists() else "to do"
+    return "to do"
+
+
+def _state(out: Path, name: str) -> dict[str, Any]:
+    file = out / STATE / f"{name}.json"
+    return dict(read_json(file)) if file.exists() else {}
 
 
 def _references(step: StepSpec) -> list[str]:
@@ -171,19 +293,30 @@ def _ordered(planned: dict[str, Planned], source: str) -> list[Planned]:
     return order
 
 
-def _resolve(value: str | list[str], spec: StudySpec, out: Path, source: str, step: str) -> Path | list[Path]:
-    if isinstance(value, list):
-        return [_resolve_one(v, spec, out, source, step) for v in value]
-    return _resolve_one(value, spec, out, source, step)
+def check_references(spec: StudySpec, source: str) -> None:
+    """Refuse inputs that are neither a step nor there, before anything runs.
+
+    Raises:
+        SettingsError: naming the step and the input.
+    """
+    for name, step in spec.steps.items():
+        for reference in _references(step):
+            if reference.split("/")[0] not in spec.steps and not Path(reference).exists():
+                raise SettingsError(
+                    f"{source}: step '{name}': '{reference}' is neither a step of this study nor a folder."
+                )
 
 
-def _resolve_one(reference: str, spec: StudySpec, out: Path, source: str, step: str) -> Path:
-    if reference.split("/")[0] in spec.steps:
-        return out / reference
-    path = Path(reference)
-    if not path.exists():
-        raise SettingsError(f"{source}: step '{step}': '{reference}' is neither a step of this study nor a folder.")
-    return path
+def resolved(step: Planned, spec: StudySpec, out: Path) -> dict[str, Path | list[Path]]:
+    """The paths of a step's inputs by role."""
+
+    def path(reference: str) -> Path:
+        return out / reference if reference.split("/")[0] in spec.steps else Path(reference)
+
+    return {
+        role: [path(one) for one in value] if isinstance(value, list) else path(value)
+        for role, value in step.spec.inputs.items()
+    }
 
 
 def _key(step: Planned, inputs: Inputs) -> str:
@@ -200,7 +333,7 @@ def _key(step: Planned, inputs: Inputs) -> str:
 def _fingerprint(path: Path, print_of: Callable[[Path], str] | None = None) -> str:
     if print_of is not None and path.is_file():
         return print_of(path)
-    kinds = ("simulation", "records", "benchmark", "corpus", "model", "predictions", "results")
+    kinds = ("simulation", "records", "benchmark", "corpus", "model", "predictions", "results", "summary")
     if path.is_dir() and not (path / MANIFEST).exists() and (path / "config.json").is_file():
         return content_fingerprint(path)  # a model from elsewhere, in the Hugging Face layout
     return open_folder(path, kinds).fingerprint if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()

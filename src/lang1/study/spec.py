@@ -13,12 +13,13 @@ variants:
 ``from`` names other steps, or folders inside their output (``hospital/riverside``), or paths outside the study
 (``./my-records``, ``/data/records``). What a study takes from outside and a user replaces stands under ``inputs`` with
 a name (``inputs: {records: ./records}``), is referred to by that name, and is changed by ``inputs.records=/data/x``.
-``variants`` are named lists of overrides (``STEP.field=value``).
+``variants`` are named lists of overrides (``STEP.field=value``). A ``grid`` block (``study/grid.py``) declares what is
+compared; the steps that it stands for are made from it, and overrides reach into it as ``grid.path.to.field=value``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,10 @@ class StudySpec(Settings):
     """A whole study; see the module's docstring."""
 
     title: str = "Study"
+    subtitle: str = ""
     inputs: dict[str, str] = {}
-    steps: dict[str, StepSpec]
+    steps: dict[str, StepSpec] = {}
+    grid: dict[str, Any] | None = Field(default=None, description="what is compared; study/grid.py")
     variants: dict[str, list[str]] = {}
 
 
@@ -60,24 +63,47 @@ def load_study(file: Path, overrides: Iterable[str] = (), variants: Iterable[str
             raise SettingsError(f"{file}: no variant '{variant}'; this study has: {known}.")
         chosen += spec.variants[variant]
     chosen += list(overrides)
-    settings = {name: step.settings for name, step in spec.steps.items()}
+    for override in chosen:
+        if "." not in override.partition("=")[0]:
+            raise SettingsError(f"'{override}': expected STEP.field=value.")
+    of_inputs, of_grid, of_steps = (
+        [o for o in chosen if o.startswith("inputs.")],
+        [o for o in chosen if o.startswith("grid.")],
+        [o for o in chosen if not o.startswith(("inputs.", "grid."))],
+    )
     given = dict(spec.inputs)
-    for override in [o for o in chosen if o.startswith("inputs.")]:
-        chosen.remove(override)
+    for override in of_inputs:
         name, _, path = override.removeprefix("inputs.").partition("=")
         if name not in given:
             raise SettingsError(f"'{override}': {file} has no input '{name}'; it has {', '.join(given) or 'none'}.")
         given[name] = path
-    spec = _resolved(spec.model_copy(update={"inputs": given}), file)
-    for override in chosen:
+    spec = _resolved(expanded(spec.model_copy(update={"inputs": given}), of_grid, file), file)
+    settings = {name: step.settings for name, step in spec.steps.items()}
+    for override in of_steps:
         name = override.partition("=")[0].partition(".")[0]
         if name not in settings:
             raise SettingsError(f"'{override}': {file} has no step '{name}'; it has {', '.join(settings)}.")
-        if "." not in override.partition("=")[0]:
-            raise SettingsError(f"'{override}': expected STEP.field=value.")
-    changed = apply_overrides(settings, chosen)
+    changed = apply_overrides(settings, of_steps)
     steps = {name: step.model_copy(update={"settings": changed[name]}) for name, step in spec.steps.items()}
     return spec.model_copy(update={"steps": steps})
+
+
+def expanded(spec: StudySpec, overrides: Sequence[str], file: Path) -> StudySpec:
+    """The study with overrides of its grid applied and the grid written out as steps.
+
+    Raises:
+        SettingsError: overrides of a grid that the study does not have, or a grid that does not hold together.
+    """
+    if spec.grid is None:
+        if overrides:
+            raise SettingsError(f"'{overrides[0]}': {file} has no grid.")
+        return spec
+    if "grid" in spec.steps:
+        raise SettingsError(f"{file}: a step cannot be called 'grid' beside a grid.")
+    from lang1.study.expand import expand  # which makes specs
+
+    grid = apply_overrides({"grid": spec.grid}, overrides)["grid"]
+    return expand(spec.model_copy(update={"grid": grid}), str(file))
 
 
 def _resolved(spec: StudySpec, file: Path) -> StudySpec:

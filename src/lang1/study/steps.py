@@ -11,12 +11,15 @@ from typing import Any, cast
 from pydantic import Field
 
 from lang1.common.artefact import open_folder
+from lang1.common.settings import Settings
 from lang1.corpus.settings import CorpusSettings
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.model.config import ImportSettings
+from lang1.records.pooling import PoolSettings
 from lang1.records.readers.diabetes130 import Diabetes130Settings
 from lang1.remede.settings import BuildSettings
 from lang1.simulator.settings import SimulatorSettings
+from lang1.study.cells import Cell
 from lang1.study.runner import Inputs, StepKind
 from lang1.training.settings import FinetuneSettings, PretrainSettings
 
@@ -50,6 +53,25 @@ class ReportStep(EvaluateSettings):
     notes: list[str] = Field(default=[], description="sentences shown among the report's warnings")
 
 
+class MilestoneStep(Settings):
+    """A milestone of a pretraining as a model of its own."""
+
+    step: int = Field(ge=1, description="after so many steps")
+
+
+class StudyReportStep(EvaluateSettings):
+    """Judge everything that a study scored, and write ``study.json`` and its report."""
+
+    title: str = "Study"
+    subtitle: str = ""
+    home: str = Field(description="the health system that the main tables are about")
+    cells: list[Cell] = Field(description="what each predictions folder stands for")
+    grid: dict[str, Any] = Field(default={}, description="the design as it was declared")
+    cases: int = Field(default=0, ge=0, description="notes shown in the case browser")
+    notes: list[str] = Field(default=[], description="sentences shown among the report's warnings")
+    failed: list[str] = Field(default=[], description="steps that failed, with their error; the runner fills it")
+
+
 def _one(inputs: Inputs, role: str) -> Path:
     return cast(Path, inputs[role])
 
@@ -74,7 +96,15 @@ def _diabetes130(inputs: Inputs, settings: Any, out: Path) -> None:
 def _remede(inputs: Inputs, settings: Any, out: Path) -> None:
     from lang1.remede.build import build
 
+    if "cut_points" in inputs:  # the bins of another health system's benchmark, made by another step
+        settings = settings.model_copy(update={"cut_points_from": _one(inputs, "cut_points")})
     build(_one(inputs, "records"), out, settings)
+
+
+def _pool(inputs: Inputs, settings: Any, out: Path) -> None:
+    from lang1.records.pooling import pool
+
+    pool(_many(inputs, "records"), out, settings)
 
 
 def _corpus(inputs: Inputs, settings: Any, out: Path) -> None:
@@ -96,6 +126,12 @@ def _finetune(inputs: Inputs, settings: Any, out: Path) -> None:
     from lang1.training.finetune import finetune
 
     finetune(_one(inputs, "model"), _one(inputs, "benchmark"), out, settings)
+
+
+def _milestone(inputs: Inputs, settings: MilestoneStep, out: Path) -> None:
+    from lang1.training.milestones import milestone_model
+
+    milestone_model(_one(inputs, "model"), settings.step, out)
 
 
 def _evaluate(inputs: Inputs, settings: EvaluateStep, out: Path) -> None:
@@ -162,18 +198,32 @@ def _report(inputs: Inputs, settings: ReportStep, out: Path) -> None:
     write_results(out, results, inputs=inputs, finish=lambda file: render(file, file.with_name("report.html")))
 
 
+def _study_report(inputs: Inputs, settings: StudyReportStep, out: Path) -> None:
+    from lang1.study.analyse import write_study
+
+    folders = {
+        role: {path.name: path for path in _many(inputs, role)} for role in ("predictions", "benchmarks", "models")
+    }
+    write_study(out, folders, settings)
+
+
 STEP_KINDS: dict[str, StepKind] = {
     "simulate": StepKind(SimulatorSettings, {}, _simulate),
     "diabetes-130": StepKind(Diabetes130Settings, {}, _diabetes130),
-    "remede": StepKind(BuildSettings, {"records": True}, _remede),
+    "remede": StepKind(BuildSettings, {"records": True, "cut_points": False}, _remede),
+    "pool": StepKind(PoolSettings, {"records": True}, _pool),
     "corpus": StepKind(CorpusSettings, {"records": True, "benchmark": True, "tokenizer": False}, _corpus),
     "import": StepKind(ImportSettings, {"source": True}, _import),
     "pretrain": StepKind(PretrainSettings, {"corpus": True, "benchmark": True, "start": False}, _pretrain),
     "finetune": StepKind(FinetuneSettings, {"model": True, "benchmark": True}, _finetune),
+    "milestone": StepKind(MilestoneStep, {"model": True}, _milestone),
     "evaluate": StepKind(EvaluateStep, {"model": True, "benchmark": True}, _evaluate),
     "seeds": StepKind(EvaluateSettings, {"models": False, "predictions": False, "benchmark": False}, _seeds),
     "baseline": StepKind(BaselineStep, {"benchmark": True}, _baseline),
     "generalist": StepKind(EvaluateStep, {"folder": True, "benchmark": True}, _generalist, {"folder": _server_print}),
     "predictions": StepKind(PredictionsStep, {"file": True, "benchmark": True}, _predictions),
     "report": StepKind(ReportStep, {"benchmark": True, "predictions": True, "models": False}, _report),
+    "study-report": StepKind(
+        StudyReportStep, {"predictions": True, "benchmarks": True, "models": False}, _study_report, gathers=True
+    ),
 }
