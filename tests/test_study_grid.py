@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
-from lang1.common.errors import SettingsError
-from lang1.study.recipes import recipe_path
 from lang1.study.runner import plan
 from lang1.study.seeds import fan_out
 from lang1.study.spec import StudySpec, load_study
