@@ -54,7 +54,7 @@ def stratum_rows(
     attributes = strata(asked, part.examples, settings)
     for model in models:
         own = dict(attributes)
-        seen = _trained_on(model, part)
+        seen = trained_on(model, part)
         if seen is not None:
             own["text trained on"] = seen
         writer = Writer(result, model.one, part.binary)
@@ -136,7 +136,7 @@ def _bands() -> list[str]:
     return [f"under {AGE_EDGES[0]}", *inner, f"{AGE_EDGES[-1]} and over"]
 
 
-def _trained_on(model: Answered, part: Part) -> Names | None:
+def trained_on(model: Answered, part: Part) -> Names | None:
     """Whether the model was trained on text of each row's patient; None where its folder is gone or all are alike."""
     ref = model.one.folder.manifest.inputs.get("model")
     if ref is None or not Path(ref.path).is_dir():

@@ -77,6 +77,24 @@ def at_capacity(labels: npt.ArrayLike, scores: npt.ArrayLike, rate: float, resam
     return AtCapacity(rate, float(prevalence[0]), float(share[0]), prevalence[1:], share[1:])
 
 
+def alert_shares(scores: npt.ArrayLike, rate: float) -> Floats:
+    """How far each row is an alert when the highest ``rate`` of them are, ``[N]``: 1 above the threshold, 0 below, and
+    on it the share of those rows that the capacity still holds.
+
+    Raises:
+        InputError: a rate that is not above 0, or a score that is NaN.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    values = checked_scores(values, len(values))
+    if not rate > 0:
+        raise InputError(f"capacity {rate}: expected a share above 0.")
+    found, group = np.unique(-values, return_inverse=True)
+    size = np.bincount(group, minlength=len(found)).astype(np.float64)
+    before = np.cumsum(size) - size
+    held = np.clip(min(rate, 1.0) * len(values) - before, 0.0, size)
+    return np.asarray((held / size)[group])
+
+
 def _pieces(resamples: Resamples) -> Iterator[tuple[slice, Floats]]:
     """Patients' counts by chunks, ``[P, …]``: the data first, where each patient counts once, then the resamples."""
     yield slice(0, 1), np.ones((len(resamples.counts), 1))
