@@ -90,9 +90,9 @@ def test_all_that_the_study_holds_is_on_the_page(page: Page, study: dict[str, An
 def test_numbers_stand_with_interval_and_the_papers_figure(page: Page, study: dict[str, Any]) -> None:
     cell = study["analyses"][1]["tables"][0]["rows"][0]["readmission"]
     assert f"{cell['value']:.3f} {cell['low']:.3f}–{cell['high']:.3f} paper {cell['paper']:.3f}" in page.text
-    assert "n = 1,500 · 260 events" in page.text and "Each figure is a mean over 3 trainings." in page.text
+    assert "n = 1,500 260 events" in page.text and "Each figure is a mean over 3 trainings." in page.text
     assert "$181,250 $120,000–$260,000 paper $180,000" in page.text
-    assert "p <0.001, corrected 0.030" in page.text
+    assert "p <0.001 (0.030)" in page.text
 
 
 def test_every_figure_and_table_can_be_taken_out(files: dict[str, str], study: dict[str, Any]) -> None:
@@ -342,6 +342,39 @@ def test_rows_that_share_their_first_text_stand_under_it(study: dict[str, Any]) 
     assert [block.title for block in shown.blocks] == TASKS
     assert shown.blocks[0].rows[1].head == TASKS[1] and shown.long
     assert {cell.mark for block in shown.blocks for row in block.rows for cell in row.cells} == {"", "▲", "▼", "◆"}
+
+
+def test_remarks_that_repeat_or_are_long_stand_below_their_table() -> None:
+    cells = [{"value": 0.5, "note": "read off"}] * 3 + [
+        {"value": 0.6, "note": "alone"},
+        {"value": 0.7, "note": "x" * 60},
+    ]
+    columns = [{"key": "m", "label": "Model"}, {"key": "v", "label": "AUROC", "kind": "auroc"}]
+    rows = [{"m": str(k), "v": cell} for k, cell in enumerate(cells)]
+    shown = view(Table.model_validate({"id": "t", "title": "t", "columns": columns, "rows": rows, "note": "Said"}))
+    cells_shown = [row.cells[0] for row in shown.blocks[0].rows]
+    assert [c.foot for c in cells_shown] == ["a", "a", "a", "", "b"] and list(cells_shown[3].more) == ["alone"]
+    assert list(shown.feet) == [("a", "read off"), ("b", "x" * 60)] and shown.note == "Said."
+
+
+def test_trainings_are_only_told_of_figures_that_say_them() -> None:
+    columns = [{"key": "m", "label": "Model"}, {"key": "v", "label": "AUROC", "kind": "auroc"}]
+
+    def shown(*seeds: int | None) -> Any:
+        rows = [{"m": str(k), "v": {"value": 0.5, "seeds": s}} for k, s in enumerate(seeds)]
+        return view(Table.model_validate({"id": "t", "title": "t", "columns": columns, "rows": rows}))
+
+    assert "mean over 3 trainings" in shown(3, 3).note
+    assert shown(1, 1).note == "One training each."
+    mixed = shown(3, 1, None)
+    assert mixed.note == "" and [row.about for row in mixed.blocks[0].rows] == ["3 trainings", "one training", ""]
+
+
+def test_a_table_of_numbers_alone_has_no_row_heads() -> None:
+    columns = [{"key": "v", "label": "Difference", "kind": "difference"}]
+    rows = [{"v": {"value": 0.1, "low": -0.1, "high": 0.3, "p": 0.2}}]
+    shown = view(Table.model_validate({"id": "t", "title": "t", "columns": columns, "rows": rows}))
+    assert shown.blocks[0].rows[0].head is None and shown.blocks[0].rows[0].cells[0].mark == "◆"
 
 
 def test_damaged_studies_are_refused_in_one_line(study: dict[str, Any], tmp_path: Path) -> None:
