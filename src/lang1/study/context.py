@@ -22,7 +22,7 @@ from lang1.metrics.auroc import Floats, class_aurocs, kept_classes
 from lang1.metrics.auroc import auroc as area
 from lang1.metrics.bootstrap import Resamples, resample_counts, task_draws
 from lang1.metrics.intervals import Interval, rarer_patients
-from lang1.metrics.over_seeds import OverSeeds, Pooled, difference_over_seeds, over_seeds, spread
+from lang1.metrics.over_seeds import WEIGHT, OverSeeds, Pooled, difference_over_seeds, over_seeds, spread
 from lang1.remede.benchmark import Benchmark
 from lang1.reporting.study_schema import Value
 from lang1.study.cells import Cell
@@ -124,6 +124,15 @@ class Context:
             if benchmark in (None, name) and task in bench.cards:
                 return bench.cards[task].title
         return task
+
+    def options(self, task: str, benchmark: str | None = None) -> list[str]:
+        """The texts of a task's options."""
+        cards = [
+            bench.cards[task]
+            for name, bench in self.benchmarks.items()
+            if benchmark in (None, name) and task in bench.cards
+        ]
+        return [str(option) for option in cards[0].options] if cards else []
 
     def predictions(self, cell: Cell) -> Predictions:
         """The opened predictions of a cell."""
@@ -268,7 +277,7 @@ class Context:
         found = self.judged(group, task, split, where)
         if not found:
             return None
-        pooled = self._pooled(group, task, share=True) if len(found) > 1 else None
+        pooled = self.pooled(group, task, share=True) if len(found) > 1 else None
         made = over_seeds([j.auroc for j in found], [j.draws for j in found], found[0].df, share=True, pooled=pooled)
         return as_value(made, found[0])
 
@@ -289,8 +298,8 @@ class Context:
             return None
         first = next(iter(mine.values()))
         priors = (
-            self._pooled(one, task) if len(mine) > 1 else None,
-            self._pooled(other, task) if len(theirs) > 1 else None,
+            self.pooled(one, task) if len(mine) > 1 else None,
+            self.pooled(other, task) if len(theirs) > 1 else None,
         )
         if mine.keys() == theirs.keys():
             gaps = [mine[seed].auroc - theirs[seed].auroc for seed in mine]
@@ -299,15 +308,31 @@ class Context:
         made = difference_over_seeds(_figures(mine), _figures(theirs), first.df, pooled=priors)
         return as_value(made, first)
 
-    def _pooled(self, group: Group, task: str, share: bool = False) -> Pooled | None:
-        """How far like trainings lie apart, over all other groups and tasks of the study on the headline split."""
-        kind = self._kind(group.about, task)
+    def pooled(self, group: Group, task: str, share: bool = False) -> Pooled | None:
+        """How far like trainings lie apart, over all other groups and tasks of the study on the headline split.
+
+        Like are those of the same kind; where these are too few, generalists for ours and the other way round, and
+        single tasks for their mean, which lies less far apart. None where no other thing was trained with several
+        seeds. ``share``: in log-odds, as :meth:`auroc` needs it.
+        """
+        own, notes, learned, at_home, mean = self._kind(group.about, task)
+        kinds = [(own, mean), (not own, mean), *([(own, False), (not own, False)] if mean else [])]
+        best = None
+        for role, averaged in kinds:
+            found = self._pooled((role, notes, learned, at_home, averaged), group.about, task, share)
+            if found is not None and (best is None or found.df > best.df):
+                best = found
+            if best is not None and best.df >= WEIGHT:
+                break
+        return best
+
+    def _pooled(self, kind: Kind, about: Cell, task: str, share: bool) -> Pooled | None:
         if kind not in self._spreads:
             self._spreads[kind] = self._spreads_of(kind)
         known = [
             (found, one.df)
             for one in self._spreads[kind]
-            if (one.about, one.task) != (group.about, task) and (found := one.odds if share else one.plain) is not None
+            if (one.about, one.task) != (about, task) and (found := one.odds if share else one.plain) is not None
         ]
         if not known:
             return None
