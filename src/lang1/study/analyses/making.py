@@ -61,19 +61,21 @@ def differences(context: Context, one: Group, other: Group, tasks: Sequence[str]
 def corrected(
     families: Mapping[Any, Mapping[str, Value]], by: Literal["holm", "bh"] = "holm"
 ) -> tuple[dict[Any, dict[str, Value]], int]:
-    """The same values with p-values corrected over all of them but means over tasks, and how many these are.
+    """The same values with p-values corrected over all single tasks, and how many comparisons these are.
 
-    Means over tasks are no further questions: they keep their own p-value and interval.
+    Means over tasks are a family of their own: each of them sums up tasks that are judged already.
     """
-    flat = [(key, task) for key, found in families.items() for task in found if task != MEAN]
-    values = [families[key][task] for key, task in flat]
-    known = np.array([np.nan if v.p is None else v.p for v in values], dtype=np.float64)
-    fixed = CORRECTIONS[by](known)
     made: dict[Any, dict[str, Value]] = {key: dict(found) for key, found in families.items()}
-    for (key, task), p in zip(flat, fixed, strict=True):
-        if np.isfinite(p):
-            made[key][task] = families[key][task].model_copy(update={"p_adjusted": float(p)})
-    return made, int(np.isfinite(known).sum())
+    sizes = []
+    for means in (False, True):
+        flat = [(key, task) for key, found in families.items() for task in found if (task == MEAN) == means]
+        values = [families[key][task].p for key, task in flat]
+        known = np.array([np.nan if p is None else p for p in values], dtype=np.float64)
+        for (key, task), p in zip(flat, CORRECTIONS[by](known), strict=True):
+            if np.isfinite(p):
+                made[key][task] = families[key][task].model_copy(update={"p_adjusted": float(p)})
+        sizes.append(int(np.isfinite(known).sum()))
+    return made, sizes[0]
 
 
 def point(x: float | str, found: Value, label: str = "") -> Point:
