@@ -25,7 +25,7 @@ from lang1.reporting.study_schema import Analysis, Value
 from lang1.study.analyses.bias import bias_across_groups
 from lang1.study.cells import Cell
 from lang1.study.context import Context
-from lang1.study.gaps import Gap, figures_of, gaps_of, split_up, valued
+from lang1.study.gaps import figures_of, gaps_of, split_up, valued
 
 TASKS = ("readmission", "mortality")
 TOY = "Toy"
@@ -108,7 +108,7 @@ class TestGaps:
         assert [(one.name, one.n, one.events) for one in kept] == [("big", 40, 20), ("small", 20, 10)]
         assert [(one.name, one.events) for one in left] == [("tiny", 3)]
         alert = alert_shares(risk, 13 / 66)  # the 13 cases of small and tiny
-        found = figures_of(case, risk, alert, names, kept, resample_counts(subjects, 50))
+        (found,) = figures_of(case, [(risk, alert)], names, kept, resample_counts(subjects, 50))
         expected = {"auroc": 0.0, "calibration": 0.3, "alert_rate": 0.5, "sensitivity": 1.0}
         gaps = gaps_of("t", "size", kept, [found])
         assert {gap.metric: float(gap.values[0]) for gap in gaps} == pytest.approx(expected)
@@ -128,9 +128,8 @@ class TestGaps:
             case = rng.random(800) < true
             risk = true + 0.1 * (names == "a")
             kept, _ = split_up(case, np.arange(800), names)
-            found = figures_of(case, risk, risk, names, kept, resample_counts(np.arange(800), 200), ranks=False)
-            flat = {(one.name, "auroc"): (0.5, np.full(200, 0.5)) for one in kept}
-            gaps: list[Gap] = [g for g in gaps_of("t", "g", kept, [found | flat]) if g.metric == "calibration"]  # type: ignore[operator]
+            (found,) = figures_of(case, [(risk, risk)], names, kept, resample_counts(np.arange(800), 200))
+            gaps = [g for g in gaps_of("t", "g", kept, [found]) if g.metric == "calibration"]
             value = valued(gaps)[0]
             assert value.low is not None and value.high is not None
             inside += value.low < 0.1 < value.high

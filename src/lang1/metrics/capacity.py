@@ -6,8 +6,9 @@ order: the expected number of cases among them counts, so that coarse scores are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,12 +49,19 @@ class AtCapacity:
 
 
 def at_capacity(labels: npt.ArrayLike, scores: npt.ArrayLike, rate: float, resamples: Resamples) -> AtCapacity:
-    """What the highest ``rate`` of the rows by score hold, on the data and in each resample.
+    """:func:`at_capacities` at one capacity."""
+    return at_capacities(labels, scores, [rate], resamples)[0]
+
+
+def at_capacities(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, rates: Sequence[float], resamples: Resamples
+) -> list[AtCapacity]:
+    """What the highest share of the rows by score hold, on the data and in each resample, for several shares at once.
 
     Args:
         labels: bool or 0/1, ``[N]``.
         scores: ``[N]``.
-        rate: alerts over rows; above 1 every row is an alert.
+        rates: alerts over rows; above 1 every row is an alert.
         resamples: drawn for the same rows in the same order.
 
     Raises:
@@ -61,20 +69,25 @@ def at_capacity(labels: npt.ArrayLike, scores: npt.ArrayLike, rate: float, resam
     """
     case = np.asarray(labels).astype(bool)
     values = checked_scores(scores, len(case))
-    if not rate > 0:
-        raise InputError(f"capacity {rate}: expected a share above 0.")
+    for rate in rates:
+        if not rate > 0:
+            raise InputError(f"capacity {rate}: expected a share above 0.")
     if len(case) != len(resamples.row_patient):
         raise InputError(f"capacity: {len(case)} labels for resamples of {len(resamples.row_patient)} rows.")
-    rate = min(float(rate), 1.0)
+    shares = np.minimum(np.asarray(rates, dtype=np.float64), 1.0)
     found, group = np.unique(-values, return_inverse=True)
     total, cases = (_sums(rows, resamples) for rows in (np.ones(len(case)), case.astype(np.float64)))
-    # Only the top of the ranking matters: as much of it as fills the capacity in every resample.
+    # Only the top of the ranking matters: as much of it as fills the largest capacity in every resample.
     filled = np.cumsum(np.bincount(group, minlength=len(found)))
-    top = int(np.searchsorted(filled, 1.3 * rate * len(case) + 50)) + 1
-    while (hits := _top(case, group, min(top, len(found)), resamples, rate * total)) is None:
+    top = int(np.searchsorted(filled, 1.3 * shares.max() * len(case) + 50)) + 1
+    while (hits := _top(case, group, min(top, len(found)), resamples, shares[:, None] * total)) is None:
         top *= 2
-    share, prevalence = _over_all(hits, total), _over_all(cases, total)
-    return AtCapacity(rate, float(prevalence[0]), float(share[0]), prevalence[1:], share[1:])
+    prevalence = _over_all(cases, total)
+    made = []
+    for rate, hit in zip(shares, hits, strict=True):
+        share = _over_all(hit, total)
+        made.append(AtCapacity(float(rate), float(prevalence[0]), float(share[0]), prevalence[1:], share[1:]))
+    return made
 
 
 def alert_shares(scores: npt.ArrayLike, rate: float) -> Floats:
@@ -95,40 +108,43 @@ def alert_shares(scores: npt.ArrayLike, rate: float) -> Floats:
     return np.asarray((held / size)[group])
 
 
-def _pieces(resamples: Resamples) -> Iterator[tuple[slice, Floats]]:
+def _pieces(resamples: Resamples, kind: type) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
     """Patients' counts by chunks, ``[P, …]``: the data first, where each patient counts once, then the resamples."""
-    yield slice(0, 1), np.ones((len(resamples.counts), 1))
+    yield slice(0, 1), np.ones((len(resamples.counts), 1), dtype=kind)
     for start in range(0, resamples.n, CHUNK):
         counts = resamples.counts[:, start : start + CHUNK]
-        yield slice(1 + start, 1 + start + counts.shape[1]), np.ascontiguousarray(counts, dtype=np.float64)
+        yield slice(1 + start, 1 + start + counts.shape[1]), np.ascontiguousarray(counts, dtype=kind)
 
 
 def _sums(rows: Floats, resamples: Resamples) -> Floats:
     """The sum of ``rows`` (``[N]``) on the data and in each resample, ``[1 + R]``."""
     each = np.bincount(resamples.row_patient, rows, minlength=len(resamples.counts))
-    return np.concatenate([each @ counts for _, counts in _pieces(resamples)])
+    return np.concatenate([each @ counts for _, counts in _pieces(resamples, np.float64)])
 
 
 def _top(
     case: npt.NDArray[np.bool_], group: npt.NDArray[np.int64], top: int, resamples: Resamples, wanted: Floats
 ) -> Floats | None:
-    """Cases among the first ``wanted`` rows (``[1 + R]``), of which only the ``top`` groups of equal scores are looked
-    at; None where these are too few."""
+    """Cases among the first ``wanted`` rows (``[K, 1 + R]``), of which only the ``top`` groups of equal scores are
+    looked at; None where these are too few."""
     inside = group < top
     place, shape = (group[inside], resamples.row_patient[inside]), (top, len(resamples.counts))
-    rows = sparse.csr_matrix((np.ones(int(inside.sum())), place), shape=shape)
-    hits = sparse.csr_matrix((case[inside].astype(np.float64), place), shape=shape)
-    found = np.empty(1 + resamples.n)
-    for piece, counts in _pieces(resamples):
+    # Counts are whole: int32 sums are exact as long as a resample holds fewer than 2^31 rows.
+    rows = sparse.csr_matrix((np.ones(int(inside.sum()), np.int32), place), shape=shape)
+    hits = sparse.csr_matrix((case[inside].astype(np.int32), place), shape=shape)
+    found = np.empty(wanted.shape)
+    for piece, counts in _pieces(resamples, np.int32):
         size, got = rows @ counts, hits @ counts
-        filled, want = np.cumsum(size, axis=0), wanted[piece]
-        if (filled[-1] < want - 1e-6).any():
-            return None
-        edge, column = (filled < want - 1e-6).sum(axis=0), np.arange(len(want))
-        at_edge = size[edge, column]
-        room = np.minimum(want - (filled[edge, column] - at_edge), at_edge)
-        part = np.divide(room, at_edge, out=np.zeros_like(room), where=at_edge > 0)
-        found[piece] = np.cumsum(got, axis=0)[edge, column] - (1 - part) * got[edge, column]
+        filled, seen = np.cumsum(size, axis=0, dtype=np.int32), np.cumsum(got, axis=0, dtype=np.int32)
+        column = np.arange(size.shape[1])
+        for number, want in enumerate(wanted[:, piece]):
+            if (filled[-1] < want - 1e-6).any():
+                return None
+            edge = (filled < want - 1e-6).sum(axis=0)
+            at_edge = size[edge, column].astype(np.float64)
+            room = np.minimum(want - (filled[edge, column] - at_edge), at_edge)
+            part = np.divide(room, at_edge, out=np.zeros_like(room), where=at_edge > 0)
+            found[number, piece] = seen[edge, column] - (1 - part) * got[edge, column]
     return found
 
 

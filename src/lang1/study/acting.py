@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from lang1.evaluation.operating import span
 from lang1.metrics.auroc import Floats
-from lang1.metrics.capacity import AtCapacity, at_capacity
+from lang1.metrics.capacity import AtCapacity, at_capacities
 from lang1.metrics.multiple import holm
 from lang1.metrics.over_seeds import OverSeeds, Pooled, difference_over_seeds, over_seeds, spread
 from lang1.reporting.study_schema import Value
@@ -85,6 +86,11 @@ class Acted:
     _found: dict[tuple[str, str, float], AtCapacity] = field(default_factory=dict)
     _spreads: dict[tuple[Any, ...], list[tuple[str, str, float, float]]] = field(default_factory=dict)
 
+    @cached_property
+    def _sides(self) -> list[Figures]:
+        """Figures at whose capacities the options are looked at."""
+        return [self.prices.figures(side) for side in ("low", "typical", "high")]
+
     def tasks(self) -> list[str]:
         """Tasks of two classes that some option answers: those on which one acts."""
         asked = [t for t in self.context.tasks() if any(t in one.groups for one in self.every)]
@@ -113,8 +119,10 @@ class Acted:
                 continue
             key = (cell.step, task, rate)
             if key not in self._found:
-                risk = judged.answered.table[:, 1]
-                self._found[key] = at_capacity(judged.part.labels == 1, risk, rate, judged.part.resamples)
+                rates = sorted({rate, *(self.rate(task, other) for other in self._sides)})
+                case, risk = judged.part.labels == 1, judged.answered.table[:, 1]
+                every = at_capacities(case, risk, rates, judged.part.resamples)  # one pass for all
+                self._found |= {(cell.step, task, r): one for r, one in zip(rates, every, strict=True)}
             made[cell.seed] = Drawn(*_figure(self._found[key], what, at["acting.threshold_risk"]), judged, judged.df)
         return made
 

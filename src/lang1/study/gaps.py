@@ -89,37 +89,44 @@ Figure = tuple[float, Floats]
 
 def figures_of(
     case: npt.NDArray[np.bool_],
-    risk: Floats,
-    alert: Floats,
+    versions: Sequence[tuple[Floats, Floats]],
     names: Names,
     strata: Sequence[Stratum],
     resamples: Resamples,
-    ranks: bool = True,
-) -> dict[tuple[str, Metric], Figure]:
-    """By stratum and metric, value and draws of one training.
+) -> list[dict[tuple[str, Metric], Figure]]:
+    """By stratum and metric, value and draws of one training, for several versions of its risks.
 
     Args:
         case: ``[N]``.
-        risk: as stated or corrected, ``[N]``.
-        alert: how far each row is an alert, ``[N]``.
+        versions: risks and how far each row is an alert, ``[N]`` each. Within every stratum they must rank alike, so
+            that AUROC is that of the first.
         names: the stratum of each row, ``[N]``.
         strata: those that are judged.
         resamples: of the rows.
-        ranks: False leaves AUROC out, where it is known.
     """
-    made: dict[tuple[str, Metric], Figure] = {}
-    columns = [np.ones(len(case)), case.astype(np.float64), risk - case, alert, alert * case]
-    for one in strata:
-        inside = names == one.name
-        sums = sum_draws(np.stack([column * inside for column in columns]), resamples)
+    made: list[dict[tuple[str, Metric], Figure]] = [{} for _ in versions]
+    columns = [np.ones(len(case)), case.astype(np.float64)]
+    for risk, alert in versions:
+        columns += [risk - case, alert, alert * case]
+    masks = [names == one.name for one in strata]
+    sums = sum_draws(np.stack([column * inside for inside in masks for column in columns]), resamples)
+    for number, (one, inside) in enumerate(zip(strata, masks, strict=True)):
+        mine = sums[number * len(columns) : (number + 1) * len(columns)]
         whole = [float(column[inside].sum()) for column in columns]
-        for metric, top, bottom in (("calibration", 2, 0), ("alert_rate", 3, 0), ("sensitivity", 4, 1)):
-            drawn = np.divide(sums[top], sums[bottom], out=np.full(resamples.n, np.nan), where=sums[bottom] > 0)
-            made[one.name, metric] = whole[top] / whole[bottom], drawn  # type: ignore[index]
-        if ranks:
-            inner = Resamples(resamples.counts, resamples.row_patient[inside])
-            drawn = rank_draws(case[inside], risk[inside], inner).auroc
-            made[one.name, "auroc"] = auroc(case[inside], risk[inside]), drawn
+        inner = Resamples(resamples.counts, resamples.row_patient[inside])
+        risk = versions[0][0][inside]
+        ranked = auroc(case[inside], risk), rank_draws(case[inside], risk, inner).auroc
+        for version, figures in enumerate(made):
+            first = 2 + 3 * version
+            ratios: dict[Metric, tuple[int, int]] = {
+                "calibration": (first, 0),
+                "alert_rate": (first + 1, 0),
+                "sensitivity": (first + 2, 1),
+            }
+            figures[one.name, "auroc"] = ranked
+            for metric, (top, bottom) in ratios.items():
+                draws = np.divide(mine[top], mine[bottom], out=np.full(resamples.n, np.nan), where=mine[bottom] > 0)
+                figures[one.name, metric] = whole[top] / whole[bottom], draws
     return made
 
 

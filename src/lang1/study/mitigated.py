@@ -153,17 +153,17 @@ def _attribute(
     areas: list[tuple[float, float, Floats]] = []
     for seed, one in judged.items():
         risk = event_of(part.labels, one.answered.table)[1]
-        first = figures_of(case, risk, alert_shares(risk, rate), names, kept, part.resamples)
-        before.append(first)
-        if seed not in maps:
-            continue
-        for_all, by_group = maps[seed].for_all(risk), maps[seed].by_group(risk, names)
-        # A rising map keeps the ranking: within a group AUROC stays, and of one map for all alerts stay as well.
-        areas_kept = {key: figure for key, figure in first.items() if key[1] == "auroc"}
         alert = alert_shares(risk, rate)
-        common.append(figures_of(case, for_all, alert, names, kept, part.resamples, ranks=False) | areas_kept)
-        alert = alert_shares(by_group, rate)
-        after.append(figures_of(case, by_group, alert, names, kept, part.resamples, ranks=False) | areas_kept)
+        if seed not in maps:
+            before += figures_of(case, [(risk, alert)], names, kept, part.resamples)
+            continue
+        # A rising map keeps the ranking: within a group AUROC stays, and under one map for all the alerts stay as well.
+        for_all, by_group = maps[seed].for_all(risk), maps[seed].by_group(risk, names)
+        versions = [(risk, alert), (for_all, alert), (by_group, alert_shares(by_group, rate))]
+        first, second, third = figures_of(case, versions, names, kept, part.resamples)
+        before.append(first)
+        common.append(second)
+        after.append(third)
         areas.append(_areas(case, risk, by_group, part.resamples))
     found.before += gaps_of(task, attribute, kept, before)
     if len(maps) == len(judged):
