@@ -15,8 +15,10 @@ from lang1.evaluation.results import data_line, plain, task_line
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.remede.benchmark import Benchmark
 from lang1.reporting.schema import Data, Task
-from lang1.reporting.study_schema import VERSION, Analysis, Case, Claim, Study
+from lang1.reporting.study_report import render_study
+from lang1.reporting.study_schema import VERSION, Analysis, Claim, Study
 from lang1.study.analyses.registry import ANALYSES
+from lang1.study.cases import choose
 from lang1.study.cells import Cell
 from lang1.study.context import Context
 
@@ -53,7 +55,7 @@ def write_study(out: Path, folders: Mapping[str, Mapping[str, Path]], settings: 
             tasks=_tasks(context),
             claims=_claims(context, made),
             analyses=made,
-            cases=_cases(context, settings.cases),
+            cases=choose(context, settings.cases, settings.real_cases) if settings.cases else [],
             failed=[*settings.failed, *broken],
             warnings=[*settings.notes, *_marks(opened.values())],
             settings={"grid": settings.grid, "evaluation": context.settings.model_dump(mode="json")},
@@ -63,7 +65,7 @@ def write_study(out: Path, folders: Mapping[str, Mapping[str, Path]], settings: 
         )
         write_json(draft.path / FILE, plain(study.model_dump(mode="json", by_alias=True)))
         draft.counts = {"cells": len(context.cells), "analyses": len(made), "failed": len(study.failed)}
-        _draw(draft.path)
+        render_study(draft.path / FILE, draft.path / REPORT)
     return out
 
 
@@ -118,25 +120,10 @@ def analysed(context: Context, folder: Path) -> tuple[list[Analysis], list[str]]
     return made, broken
 
 
-# The parts of a study that are asked for by name, while some of them are still being written.
-def _part(module: str, name: str) -> Any:
-    return getattr(import_module(module), name) if find_spec(module) is not None else None
-
-
 def _claims(context: Context, made: Sequence[Analysis]) -> list[Claim]:
-    claims = _part("lang1.study.claims", "claims")
-    return list(claims(context, made)) if claims is not None else []
-
-
-def _cases(context: Context, most: int) -> list[Case]:
-    choose = _part("lang1.study.cases", "choose") if most else None
-    return list(choose(context, most)) if choose is not None else []
-
-
-def _draw(folder: Path) -> None:
-    render = _part("lang1.reporting.study_report", "render_study")
-    if render is not None:
-        render(folder / FILE, folder / REPORT)
+    if find_spec("lang1.study.claims") is None:
+        return []
+    return list(import_module("lang1.study.claims").claims(context, made))
 
 
 def _one_each(benchmarks: Any) -> list[Benchmark]:

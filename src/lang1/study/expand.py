@@ -71,6 +71,7 @@ def _report(spec: StudySpec, make: Maker, left_out: list[str]) -> StepSpec:
             "subtitle": spec.subtitle,
             "home": make.grid.home,
             "cases": make.grid.cases,
+            "real_cases": make.grid.real_cases,
             "cells": [cell.model_dump(mode="json", exclude_defaults=True) for cell in make.cells],
             "grid": make.grid.model_dump(mode="json"),
             "notes": left_out,

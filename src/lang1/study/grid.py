@@ -114,8 +114,9 @@ class Grid(Settings):
     across: Systems | None = Field(default=None, description="trained at one health system, tested at each other")
     swaps: Swaps | None = Field(default=None, description="tested on copies of home with one component swapped")
     longitudinal: Longitudinal | None = Field(default=None, description="several notes against one, by token budget")
-    cases: int = Field(
-        default=0, ge=0, description="notes shown in the report's case browser; notes of real patients only on purpose"
+    cases: int = Field(default=6, ge=0, description="notes of each task that the report shows whole")
+    real_cases: bool = Field(
+        default=False, description="show notes of real patients too: whoever gets the report can then read them"
     )
 
     @model_validator(mode="after")

@@ -44,15 +44,25 @@ STATE = ".state"
 SUPERSEDED = ".superseded"
 
 Inputs = Mapping[str, Path | list[Path]]
+POLL_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A step that works elsewhere (a job of a cluster): ``ended`` says whether it has, and raises where it failed."""
+
+    what: str
+    ended: Callable[[], bool]
 
 
 @dataclass(frozen=True)
 class StepKind:
     """A kind of step: its settings, the roles of its inputs, and the function that writes the folder.
 
-    ``roles`` maps each role to True where it is required; ``prints`` says for files of a role what of them counts,
-    where that is not all of their bytes. A kind that ``gathers`` is also made where some of its inputs are missing,
-    and has a setting ``failed`` that says which and why.
+    ``run`` writes the folder, or returns a :class:`Waiting` where that is being done elsewhere: the runner then goes
+    on with steps that do not need it. ``roles`` maps each role to True where it is required; ``prints`` says for files
+    of a role what of them counts, where that is not all of their bytes. A kind that ``gathers`` is also made where
+    some of its inputs are missing, and has a setting ``failed`` that says which and why.
     """
 
     settings: type[BaseModel]
@@ -135,14 +145,20 @@ def run_study(
     except OSError as error:
         raise ArtefactError(f"{out}: cannot be written ({error.strerror}); choose another folder.") from error
     run = _Run(spec, out, source, len(steps))
-    for number, step in enumerate(steps, 1):
+    waiting = list(steps)
+    while waiting or run.elsewhere:
+        ready = next((step for step in waiting if not run.elsewhere.keys() & set(step.needs)), None)
         try:
-            run.step(step, number)
+            if ready is not None:
+                waiting.remove(ready)
+                run.step(ready)
+                run.settle()
+            elif not run.settle():
+                time.sleep(POLL_SECONDS)
         except Lang1Error as error:
             if not keep_going:
                 raise
-            run.failed[step.name] = str(error)
-            say(f"[{number}/{len(steps)}] {error}")
+            run.fail(error)
     if run.failed:
         raise StudyFailed(run.summary(), run.done)
     return run.done
@@ -153,13 +169,18 @@ class _Run:
 
     def __init__(self, spec: StudySpec, out: Path, source: str, steps: int) -> None:
         self.spec, self.out, self.source, self.steps = spec, out, source, steps
+        self.number = 0
         self.done: dict[str, Folder] = {}
         self.failed: dict[str, str] = {}
         self.left_out: dict[str, str] = {}  # by step, the failed one that it needs
+        self.elsewhere: dict[str, tuple[Planned, str, float, Waiting]] = {}  # with its key and when it began
+        self._current = ""
 
-    def step(self, step: Planned, number: int) -> None:
-        """Make one step, or find that it is done or cannot be made."""
-        said = f"[{number}/{self.steps}] {step.name}"
+    def step(self, step: Planned) -> None:
+        """Make one step, or find that it is done, cannot be made, or is being made elsewhere."""
+        self._current = step.name
+        self.number += 1
+        said = f"[{self.number}/{self.steps}] {step.name}"
         lost = [need for need in step.needs if need not in self.done]
         if lost and not step.kind.gathers:
             self.left_out[step.name] = self.left_out.get(lost[0], lost[0])
@@ -174,18 +195,50 @@ class _Run:
         state = _state(self.out, step.name)
         if (folder / MANIFEST).exists() and state.get("key") == key:
             say(f"{said}: done before")
+            self._finished(step)
+            return
+        if state.get("key") != key:
+            _set_aside(self.out, step.name, str(state.get("key", "unknown")))
+        write_json(self.out / STATE / f"{step.name}.json", {"key": key, "step": step.spec.step})
+        say(f"{said} …")
+        started = time.monotonic()
+        with _named(step, self.out):
+            made = step.kind.run(inputs, step.settings, folder)
+        if isinstance(made, Waiting):
+            say(f"{said}: {made.what}")
+            self.elsewhere[step.name] = (step, key, started, made)
         else:
-            if state.get("key") != key:
-                _set_aside(self.out, step.name, str(state.get("key", "unknown")))
-            state_file = self.out / STATE / f"{step.name}.json"
-            write_json(state_file, {"key": key, "step": step.spec.step})
-            say(f"{said} …")
-            started = time.monotonic()
-            with _named(step, self.out):
-                step.kind.run(inputs, step.settings, folder)
-            seconds = round(time.monotonic() - started, 1)
-            write_json(state_file, {"key": key, "step": step.spec.step, "seconds": seconds})
+            self._made(step, key, started)
+
+    def settle(self) -> bool:
+        """Take in what has ended elsewhere; returns whether anything had."""
+        for name, (step, key, started, waiting) in list(self.elsewhere.items()):
+            self._current = name
+            try:
+                with _named(step, self.out):
+                    if not waiting.ended():
+                        continue
+            except Lang1Error:
+                del self.elsewhere[name]
+                raise
+            del self.elsewhere[name]
+            self._made(step, key, started)
+            return True
+        return False
+
+    def fail(self, error: Lang1Error) -> None:
+        """Remember that the step that was just tried failed."""
+        self.failed[self._current] = str(error)
+        say(str(error))
+
+    def _made(self, step: Planned, key: str, started: float) -> None:
+        state = {"key": key, "step": step.spec.step, "seconds": round(time.monotonic() - started, 1)}
+        write_json(self.out / STATE / f"{step.name}.json", state)
+        self._finished(step)
+
+    def _finished(self, step: Planned) -> None:
         (self.out / STATE / f"{step.name}.log").unlink(missing_ok=True)
+        folder = self.out / step.name
         self.done[step.name] = Folder(folder, Manifest.model_validate(read_json(folder / MANIFEST)))
 
     def _gathering(self, step: Planned, lost: list[str]) -> Planned:

@@ -20,7 +20,7 @@ from lang1.records.readers.diabetes130 import Diabetes130Settings
 from lang1.remede.settings import BuildSettings
 from lang1.simulator.settings import SimulatorSettings
 from lang1.study.cells import Cell
-from lang1.study.runner import Inputs, StepKind
+from lang1.study.runner import Inputs, StepKind, Waiting
 from lang1.training.settings import FinetuneSettings, PretrainSettings
 
 
@@ -67,7 +67,8 @@ class StudyReportStep(EvaluateSettings):
     home: str = Field(description="the health system that the main tables are about")
     cells: list[Cell] = Field(description="what each predictions folder stands for")
     grid: dict[str, Any] = Field(default={}, description="the design as it was declared")
-    cases: int = Field(default=0, ge=0, description="notes shown in the case browser")
+    cases: int = Field(default=0, ge=0, description="notes of each task in the case browser")
+    real_cases: bool = Field(default=False, description="of real patients too")
     notes: list[str] = Field(default=[], description="sentences shown among the report's warnings")
     failed: list[str] = Field(default=[], description="steps that failed, with their error; the runner fills it")
 
@@ -115,17 +116,26 @@ def _corpus(inputs: Inputs, settings: Any, out: Path) -> None:
     build_corpus(_many(inputs, "records"), _one(inputs, "benchmark"), out, settings)
 
 
-def _pretrain(inputs: Inputs, settings: Any, out: Path) -> None:
+def _pretrain(inputs: Inputs, settings: Any, out: Path) -> Waiting | None:
+    from lang1.study.launched import elsewhere, launch_step
     from lang1.training.pretrain import pretrain
 
     start = cast(Path | None, inputs.get("start"))
+    if elsewhere(settings):
+        options = [] if start is None else ["--start", str(start)]
+        return launch_step("pretrain", [_one(inputs, "corpus"), _one(inputs, "benchmark")], out, settings, options)
     pretrain(_one(inputs, "corpus"), out, settings, benchmark=_one(inputs, "benchmark"), start=start)
+    return None
 
 
-def _finetune(inputs: Inputs, settings: Any, out: Path) -> None:
+def _finetune(inputs: Inputs, settings: Any, out: Path) -> Waiting | None:
+    from lang1.study.launched import elsewhere, launch_step
     from lang1.training.finetune import finetune
 
+    if elsewhere(settings):
+        return launch_step("finetune", [_one(inputs, "model"), _one(inputs, "benchmark")], out, settings)
     finetune(_one(inputs, "model"), _one(inputs, "benchmark"), out, settings)
+    return None
 
 
 def _milestone(inputs: Inputs, settings: MilestoneStep, out: Path) -> None:

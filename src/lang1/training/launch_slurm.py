@@ -19,15 +19,26 @@ STOPPED = (130, 143)
 def write_slurm(settings: LaunchSettings, verb: str, out: Path, command: Sequence[str]) -> int:
     """Write ``OUT.sbatch`` beside the folder that is trained, and submit it where the settings say so.
 
-    The job runs ``processes`` tasks on each of ``nodes`` machines. ``warn_seconds`` before its time is over, and when
-    it is preempted, Slurm sends SIGTERM to the tasks: the run checkpoints and ends, and the job puts itself in the
-    queue again, to go on where it was. A job that fails does not.
-
     Returns:
         0.
 
     Raises:
         SettingsError: it could not be submitted.
+    """
+    script, log = write_script(settings, verb, out, command)
+    if settings.submit:
+        say(f"Submitted: {script} ({submit(['sbatch', '--parsable'], script)}). Its log is {log}.")
+    else:
+        say(f"Written: {script}. Start it with: sbatch {shlex.quote(str(script))}")
+    return 0
+
+
+def write_script(settings: LaunchSettings, verb: str, out: Path, command: Sequence[str]) -> tuple[Path, Path]:
+    """Write ``OUT.sbatch`` beside the folder that is trained; returns it, and where its log will be.
+
+    The job runs ``processes`` tasks on each of ``nodes`` machines. ``warn_seconds`` before its time is over, and when
+    it is preempted, Slurm sends SIGTERM to the tasks: the run checkpoints and ends, and the job puts itself in the
+    queue again, to go on where it was. A job that fails does not.
     """
     out = out.resolve()
     script = out.with_name(f"{out.name}.sbatch")
@@ -48,11 +59,7 @@ def write_slurm(settings: LaunchSettings, verb: str, out: Path, command: Sequenc
         *settings.sbatch,
     ]
     write_job(script, options, [*settings.setup, *_body(settings, command, log)])
-    if settings.submit:
-        say(f"Submitted: {script} ({submit(['sbatch', '--parsable'], script)}). Its log is {log}.")
-    else:
-        say(f"Written: {script}. Start it with: sbatch {shlex.quote(str(script))}")
-    return 0
+    return script, log
 
 
 def _body(settings: LaunchSettings, command: Sequence[str], log: Path) -> list[str]:
