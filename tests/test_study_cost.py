@@ -25,6 +25,7 @@ from lang1.study.analyses.paper_run import paper_run_again
 from lang1.study.context import MEAN, Context
 from lang1.study.costing import Cost, Footprint, accelerators, break_even, cost, paper_run, training_mfu
 from lang1.study.footprint import Scoring, Stage, lineage, scoring, shape_of, training_flops
+from lang1.study.grid import Grid
 from lang1.study.options import options
 from lang1.study.prices import price_values, read_prices
 from lang1.training.throughput import Tally, step_flops
@@ -59,6 +60,16 @@ def a_stage(kind: str, hours: float) -> Stage:
 def a_scoring(**more: object) -> Scoring:
     made = Scoring(100, 200, 0.36, "cpu", 500.0, None, 3.6e14, 1000, None)
     return dataclasses.replace(made, **more)  # type: ignore[arg-type]
+
+
+def test_a_grid_reads_its_prices_before_anything_runs(tmp_path: Path) -> None:
+    file = tmp_path / "ours.yaml"
+    file.write_text("cpu_hour: 0.3\n")
+    design = {"home": "a", "systems": {"a": {"records": "./records"}}}
+    assert Grid.model_validate({**design, "prices": str(file)}).prices == {"cpu_hour": 0.3}
+    assert Grid.model_validate(design).prices == {}
+    with pytest.raises(SettingsError, match="cpu_hours"):
+        Grid.model_validate({**design, "prices": {"cpu_hours": 1}})
 
 
 class TestArithmetic:
@@ -304,6 +315,13 @@ class TestFootprint:
         assert lineage(again).stages == found.stages
         asked = scoring(again, parameters=SHAPE.parameters)
         assert asked.tokens == pytest.approx(9000 / asked.encounters) and asked.flops is not None
+        values = read_json(moved / cell.step / MANIFEST)
+        values["settings"] |= {"order": "given", "swap_examples": 1}
+        values["extra"] |= {"splits": ["test_newest"]}
+        write_json(moved / cell.step / MANIFEST, values)
+        twice = open_predictions(moved / cell.step)  # of each task one question was asked again
+        rows, tasks = twice.table.num_rows, len(set(twice.table["task"].to_pylist()))
+        assert scoring(twice).tokens == pytest.approx(9000 * rows / (rows + tasks) / asked.encounters)
         (moved / "first").rename(moved / "lost")
         assert lineage(again).lost == ("first",) and len(lineage(again).stages) == 1
 
@@ -357,6 +375,12 @@ class TestAnalysis:
         assert single.footprint.models == 5 and [s.kind for s in single.footprint.stages].count("pretraining") == 1
         tuned = next(one for one in found if one.kind == "finetuned")
         assert [s.kind for s in tuned.footprint.stages] == ["finetuning"]
+
+    def test_two_of_one_name_are_told_apart(self, tmp_path: Path) -> None:
+        about = next(c for c in every_cell((1,)) if c.design == "grid" and c.role == "specialist" and c.tasks)
+        few = about.model_copy(update={"step": "few", "notes": 100})
+        found = options(world(tmp_path, cells=[about, few], resamples=10))
+        assert [one.label for one in found] == [f"{about.label} (all notes)", f"{about.label} (100 notes)"]
 
     def test_the_whole(self, study: Context) -> None:
         made = cost_and_benefit(study)

@@ -178,17 +178,34 @@ def scoring(predictions: Predictions, notes: int | None = None, parameters: int 
         folder = predictions.folder.path.parent / folder.name
     shape = None if folder is None else shape_of(folder)
     a_token = scoring_flops(parameters, shape, float(manifest.extra.get("note_budget") or 0))
+    once = asked_once(predictions)
+    tokens = None if tokens is None else tokens * once
     return Scoring(
         encounters,
         notes or encounters,
-        float(cost.get("seconds") or 0.0) / encounters,
+        float(cost.get("seconds") or 0.0) * once / encounters,
         str(cost.get("device") or "unknown"),
         None if tokens is None else tokens / encounters,
-        cost["answer_tokens"] / encounters if served and cost.get("answer_tokens") is not None else None,
+        cost["answer_tokens"] * once / encounters if served and cost.get("answer_tokens") is not None else None,
         None if a_token is None or tokens is None else a_token * tokens / encounters,
         parameters,
-        float(cost.get("money") or 0.0) / encounters if served else None,
+        float(cost.get("money") or 0.0) * once / encounters if served else None,
     )
+
+
+def asked_once(predictions: Predictions) -> float:
+    """The share of an evaluation's questions that were asked as given; some are asked again with options reversed."""
+    settings = predictions.folder.manifest.settings
+    rows = predictions.table
+    if predictions.regime in ("baseline", "oracle") or not rows.num_rows:
+        return 1.0
+    if settings.get("order") == "averaged":
+        return 0.5
+    # Splits are not in the file: with the same number in each, as many are asked again as this says.
+    splits = max(len(predictions.folder.manifest.extra.get("splits") or []), 1)
+    again = int(settings.get("swap_examples") or 0)
+    counts = pc.value_counts(rows["task"]).field("counts").to_pylist()
+    return float(rows.num_rows / (rows.num_rows + sum(min(again * splits, count) for count in counts)))
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ Everything has a name that shows in step names and in the report. What is left o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lang1.common.settings import Settings
 from lang1.model.config import ImportSettings
@@ -25,6 +25,7 @@ from lang1.study.grid_designs import (
     Trajectory,
     Twins,
 )
+from lang1.study.prices import known_prices
 
 Part = dict[str, Any]
 
@@ -114,6 +115,10 @@ class Grid(Settings):
     across: Systems | None = Field(default=None, description="trained at one health system, tested at each other")
     swaps: Swaps | None = Field(default=None, description="tested on copies of home with one component swapped")
     longitudinal: Longitudinal | None = Field(default=None, description="several notes against one, by token budget")
+    prices: Annotated[dict[str, Any], BeforeValidator(known_prices)] = Field(
+        default={},
+        description="what costs and benefits are reckoned with, over recipes/prices.yaml: values, or a file of them",
+    )
     cases: int = Field(default=6, ge=0, description="notes of each task that the report shows whole")
     real_cases: bool = Field(
         default=False, description="show notes of real patients too: whoever gets the report can then read them"

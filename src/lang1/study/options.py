@@ -83,10 +83,26 @@ def options(context: Context) -> list[Option]:
             found = _made(context, kind, about.label, asked) if about.role == "generalist" else None
         made += [found] if found is not None else []
     made += _several(context)
-    labels = [one.label for one in made]
-    made = [replace(o, label=f"{o.label} ({KINDS[o.kind]})") if labels.count(o.label) > 1 else o for o in made]
+    # Labels tell options apart; of those that are called alike, what differs is said.
+    for told in (lambda one: KINDS[one.kind], _regime, _notes_learned, _step):
+        labels = [one.label for one in made]
+        said = {label: {told(one) for one in made if one.label == label} for label in labels}
+        made = [replace(one, label=f"{one.label} ({told(one)})") if len(said[one.label]) > 1 else one for one in made]
     order = list(KINDS)
     return sorted(made, key=lambda one: (order.index(one.kind), one.parameters, one.footprint.models))
+
+
+def _regime(option: Option) -> str:
+    return next(iter(option.groups.values())).about.regime
+
+
+def _step(option: Option) -> str:
+    return next(iter(option.groups.values())).cells[0].step
+
+
+def _notes_learned(option: Option) -> str:
+    notes = next(iter(option.groups.values())).about.notes
+    return "all notes" if notes is None else f"{notes:,} notes"
 
 
 def _several(context: Context) -> list[Option]:
@@ -95,13 +111,15 @@ def _several(context: Context) -> list[Option]:
     for group in context.select(design="single", tested_on=context.home, role=["generalist", "specialist"]):
         about = group.about
         if len(about.tasks) == 1 and context.home in about.trained_on:
-            key = (about.role, about.model, about.corpus, about.pretrained_on)
+            way = about.variant if about.role == "generalist" else ""
+            key = (about.role, about.model, about.corpus, about.pretrained_on, about.notes, way)
             gathered.setdefault(key, {})[about.tasks[0]] = group
     made = []
     for groups in gathered.values():
         about = next(iter(groups.values())).about
         if len(groups) > 1:
-            name = f"{about.model}, {about.corpus}" if about.corpus else about.model
+            parts = [about.model, about.corpus, about.variant if about.role == "generalist" else ""]
+            name = ", ".join(part for part in parts if part)
             made.append(_trained(context, about, f"{name}: {len(groups)} single models", groups))
     return made
 

@@ -201,6 +201,13 @@ def price_values(given: object, source: str = "prices") -> dict[str, Any]:
     raise SettingsError(f"{source}: prices: expected a file or 'name: value' lines, found a {type(given).__name__}.")
 
 
+def known_prices(given: object) -> dict[str, Any]:
+    """:func:`price_values`, checked: what a study's settings hold, so that a wrong figure stops it before it starts."""
+    values = price_values(given, "grid.prices")
+    read_prices(values, str(given) if isinstance(given, str | Path) else "grid.prices")
+    return values
+
+
 def read_prices(given: object = None, source: str = "prices") -> Prices:
     """The package's prices with what is given in their place; a plain number stands for low, typical and high alike.
 
