@@ -205,8 +205,8 @@ def _transfers(context: Context) -> Claim:
         id="transfer",
         claim="What is learned transfers to other tasks and to another hospital. To other tasks: of all pairs of a "
         "task learned and another tested, more than half gain clearly over no finetuning (refuted where for more than "
-        f"half a gain of {WORTH} is ruled out). To another hospital: home's finetuned model is clearly ahead of the one "
-        "not finetuned (of chance where there is none) on four of five tasks at each. Both halves must hold.",
+        f"half a gain of {WORTH} is ruled out). To another hospital: home's finetuned model is clearly ahead of the "
+        "one not finetuned (of chance where there is none) on four of five tasks at each. Both halves must hold.",
         verdict=verdict,
         evidence=f"Other tasks: {tasks_said} Another hospital: {places_said}",
         analysis="transfer" if tasks != "not examined" else "external",
