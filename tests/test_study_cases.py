@@ -66,6 +66,7 @@ def test_each_model_stands_there_once_with_the_specialist_first_and_the_oracle_l
     for case in cases:
         roles = [answer.role for answer in case.answers]
         assert roles == ["specialist", "self", "generalist", "baseline", "oracle"]
+        assert len({answer.model for answer in case.answers}) == len(roles), "names tell them apart"
 
 
 def test_the_note_is_that_of_the_example(context: Context, cases: list[Case]) -> None:

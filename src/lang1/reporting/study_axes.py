@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -123,11 +124,20 @@ def wrap(text: str, size: float, width: float, lines: int = 3) -> list[str]:
     most = max(int(width / (size * svg.AVERAGE_GLYPH)), 4)
     made: list[str] = []
     for word in text.split():
-        if made and len(made[-1]) + 1 + len(word) <= most:
-            made[-1] += f" {word}"
-        else:
-            made.append(word)
-    cut = [line if len(line) <= most else line[: most - 1] + "…" for line in made[:lines]]
-    if len(made) > lines and not cut[-1].endswith("…"):
-        cut[-1] = cut[-1][: most - 1] + "…"
-    return cut or [""]
+        for place, piece in enumerate(_pieces(word, most)):
+            joint = "" if place else " "
+            if made and len(made[-1]) + len(joint) + len(piece) <= most:
+                made[-1] += joint + piece
+            else:
+                made.append(piece)
+    if len(made) > lines:
+        made = [*made[: lines - 1], made[lines - 1][: most - 1] + "…"]
+    return made or [""]
+
+
+def _pieces(word: str, most: int) -> list[str]:
+    """A word that is too long for a line, taken apart after dots, dashes and underscores, or anywhere at worst."""
+    if len(word) <= most:
+        return [word]
+    parts = [part for part in re.split(r"(?<=[._/+-])", word) if part]
+    return [part[k : k + most] for part in parts for k in range(0, len(part), most)]

@@ -15,7 +15,7 @@ from lang1.reporting.study_axes import Names, Numbers, is_names, names_of, numbe
 from lang1.reporting.study_matrix import draw_matrix
 from lang1.reporting.study_rows import draw_rows
 from lang1.reporting.study_schema import Figure, Point, Series
-from lang1.reporting.study_series import Look, entry, legend, line_entry, looks, reference
+from lang1.reporting.study_series import Look, entry, legend, line_entry, looks, references
 from lang1.reporting.svg import Drawing
 
 WIDTH = 424.0
@@ -23,9 +23,11 @@ PLOT = 218.0  # height of the field of lines and scatters
 TICK, AXIS = 11.5, 12.0
 BANDS = 3  # more intervals than so many are drawn as whiskers, since bands on top of each other hide one another
 LABELLED = 14  # a scatter with at most so many points names them
+MARKED = 12  # points of a line that all get a marker
 SHORT = 16  # letters of a reference line's name that stand beside it
 
 Scale = Numbers | Names
+Placed = tuple[float, float, Point]
 
 
 def draw(figure: Figure, uid: str) -> Drawing:
@@ -66,7 +68,7 @@ def _said(point: Point) -> str:
 def _plane(figure: Figure, uid: str) -> Drawing:
     series, styles = figure.series, looks(figure.series)
     beside = {n: v for n, v in figure.lines.items() if len(n) <= SHORT}
-    kinds = {name: reference(name, k) for k, name in enumerate(figure.lines)}
+    kinds = references(figure.lines)
     entries = (
         [entry(s.name, look, figure.kind) for s, look in zip(series, styles, strict=True)] if len(series) > 1 else []
     )
@@ -159,7 +161,7 @@ def _series(figure: Figure, one: Series, look: Look, x: Scale, y: Numbers, shift
         placed = [(_at(x, p) + shift, y(p.y or 0), p) for p in run]
         if figure.kind == "lines" and len(placed) > 1:
             shapes += svg.path([(a, b) for a, b, _ in placed], f"curve {look.dash}")
-        for a, b, point in placed:
+        for a, b, point in _marked(placed) if figure.kind == "lines" else placed:
             if (
                 point.low is not None
                 and point.high is not None
@@ -168,6 +170,14 @@ def _series(figure: Figure, one: Series, look: Look, x: Scale, y: Numbers, shift
                 shapes += svg.line(a, y(point.low), a, y(point.high), "whisker")
             shapes += svg.marker(look.marker, a, b, "mark", 4, f"{one.name}: {_said(point)}")
     return shapes
+
+
+def _marked(placed: Sequence[Placed]) -> Sequence[Placed]:
+    """The points of a line that get a marker: all of a few, else some evenly spaced, the last among them."""
+    if len(placed) <= MARKED:
+        return placed
+    step = -(-(len(placed) - 1) // 6)
+    return placed[::-1][::step]
 
 
 def _at(x: Scale, point: Point) -> float:

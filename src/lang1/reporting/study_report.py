@@ -100,7 +100,7 @@ def _values(study: Study, digest: str) -> dict[str, Any]:
     name = f"lang1 {study.versions.get('lang1', '')}".strip()
     contents = [("answer", "The answer in short")]
     contents += [("warnings", "Read with care")] if study.warnings or study.failed or cases["warning"] else []
-    contents += [("glance", "In one sentence each")] if parts and study.claims else []
+    contents += [("glance", "In one sentence each")] if parts else []
     contents += [("data", "Data and questions")] if study.data or study.tasks else []
     contents += [(part["id"], f"{part['number']}  {part['title']}") for part in parts]
     contents += [("cases", "Cases")] if study.cases else []
@@ -114,6 +114,7 @@ def _values(study: Study, digest: str) -> dict[str, Any]:
         "further": [(id_, text) for id_, text in contents if not id_.startswith("analysis-") and id_ not in FIRST],
         "simulated": simulated,
         "mixed": mixed,
+        "analyses": "One analysis" if len(parts) == 1 else f"{count(len(parts))} analyses",
         "tally": tally(study.claims),
         "claims": [_claim(claim, places) for claim in study.claims],
         "card_warning": cases["warning"],

@@ -13,10 +13,11 @@ from lang1.reporting import svg
 from lang1.reporting.numbers import fixed, signed
 from lang1.reporting.study_axes import Numbers, names_of, numbers, readable, values_of, wrap
 from lang1.reporting.study_schema import Figure, Point, Series
-from lang1.reporting.study_series import Look, entry, legend, line_entry, looks, reference
+from lang1.reporting.study_series import Look, entry, legend, line_entry, looks, references
 from lang1.reporting.svg import Drawing
 
-WIDTH, NAMES, RIGHT, LINE = 424.0, 128.0, 374.0, 14.0
+WIDTH, RIGHT, LINE = 424.0, 374.0, 14.0
+NARROW, BROAD = 96.0, 172.0  # room for names, as long as they need
 SIZE = 12.5
 PITCH = {"forest": 16.0, "bars": 15.0}
 GAP = 11.0  # between names
@@ -25,7 +26,7 @@ GAP = 11.0  # between names
 def draw_rows(figure: Figure, uid: str, said: str) -> Drawing:
     """The drawing. Bars start at chance where that is a reference line, else at 0."""
     series, styles = figure.series, looks(figure.series)
-    kinds = {name: reference(name, k) for k, name in enumerate(figure.lines)}
+    kinds = references(figure.lines)
     entries = (
         [entry(s.name, look, figure.kind) for s, look in zip(series, styles, strict=True)] if len(series) > 1 else []
     )
@@ -35,10 +36,11 @@ def draw_rows(figure: Figure, uid: str, said: str) -> Drawing:
     top = high + 8.0
     base = start_of_bars(figure)
     values = [*values_of(series), *figure.lines.values(), *([base] if figure.kind == "bars" else [])]
-    axis = numbers(values, NAMES, RIGHT, figure.y.scale == "log" and figure.kind == "forest")
+    left = _room(names)
+    axis = numbers(values, left, RIGHT, figure.y.scale == "log" and figure.kind == "forest")
     if figure.kind == "bars" and min(values) == base:
         axis = Numbers(base, axis.high, axis.start, axis.end)
-    rows = _rows(names, series)
+    rows = _rows(names, series, left)
     heights = [max(PITCH[figure.kind] * max(len(found), 1), LINE * len(lines)) + GAP for _, lines, found in rows]
     bottom = top + sum(heights)
     drawing = Drawing(WIDTH, bottom + 36, uid, figure.title, said)
@@ -54,7 +56,7 @@ def draw_rows(figure: Figure, uid: str, said: str) -> Drawing:
     for (name, lines, found), height in zip(rows, heights, strict=True):
         middle = y + height / 2
         first = middle - LINE * (len(lines) - 1) / 2 + 4
-        texts = [svg.label(text, NAMES - 12, first + LINE * k, "t", "end") for k, text in enumerate(lines)]
+        texts = [svg.label(text, left - 12, first + LINE * k, "t", "end") for k, text in enumerate(lines)]
         drawing.add(svg.tag("g", svg.tag("title", name) + Markup("").join(texts)))
         start = middle - PITCH[figure.kind] * (len(found) - 1) / 2
         for k, (which, point) in enumerate(found):
@@ -63,8 +65,8 @@ def draw_rows(figure: Figure, uid: str, said: str) -> Drawing:
         y += height
         if len(series) > 1 and y < bottom:
             drawing.add(svg.line(0, y, WIDTH, y, "grid"))
-    drawing.add(svg.line(NAMES, bottom, RIGHT, bottom, "rule"))
-    drawing.add(svg.label(figure.y.label, (NAMES + RIGHT) / 2, bottom + 32, "t axis", "middle"))
+    drawing.add(svg.line(left, bottom, RIGHT, bottom, "rule"))
+    drawing.add(svg.label(figure.y.label, (left + RIGHT) / 2, bottom + 32, "t axis", "middle"))
     return drawing
 
 
@@ -77,14 +79,21 @@ def _plain(value: float | None) -> str:
     return readable(value) if value is not None else fixed(value)
 
 
+def _room(names: Sequence[str]) -> float:
+    """Width for names: so that the longest takes about two lines."""
+    longest = max((svg.text_width(name, SIZE) for name in names), default=0.0)
+    word = max((svg.text_width(word, SIZE) for name in names for word in name.split()), default=0.0)
+    return min(max(longest / 1.8, word, NARROW) + 14, BROAD)
+
+
 Found = list[tuple[int, Point]]
 
 
-def _rows(names: Sequence[str], series: Sequence[Series]) -> list[tuple[str, list[str], Found]]:
+def _rows(names: Sequence[str], series: Sequence[Series], left: float) -> list[tuple[str, list[str], Found]]:
     made = []
     for name in names:
         found = [(k, p) for k, one in enumerate(series) for p in one.points if str(p.x) == name]
-        made.append((name, wrap(name, SIZE, NAMES - 12), found))
+        made.append((name, wrap(name, SIZE, left - 12, 4), found))
     return made
 
 

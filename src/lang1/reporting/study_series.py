@@ -5,7 +5,7 @@ The paper's published values are hollow and dotted wherever they stand, so that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -19,8 +19,8 @@ DASHES = ("d0", "d5", "d2", "d3")
 COLOURS = 6  # s0 … s5 of the style sheet
 SIZE = 11.0  # of a legend's letters
 ROW = 17.0
-# Reference lines by name; others take dashes in turn.
-REFERENCE = {"chance": "chance", "guessing": "chance", "oracle": "ceiling", "no difference": "zero", "zero": "zero"}
+# Reference lines by name; others take dashes in turn, but for one at 0.
+REFERENCE = {"chance": "chance", "guessing": "chance", "oracle": "ceiling"}
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,12 @@ def looks(series: Sequence[Series]) -> list[Look]:
     return made
 
 
-def reference(name: str, place: int) -> str:
-    """The class of a reference line."""
-    return REFERENCE.get(name.lower(), f"chance d{2 + place % 4}")
+def references(lines: Mapping[str, float]) -> dict[str, str]:
+    """The class of each reference line by name; a line at 0 is what differences are read against."""
+    return {
+        name: REFERENCE.get(name.lower(), "zero" if at == 0 else f"chance d{2 + place % 4}")
+        for place, (name, at) in enumerate(lines.items())
+    }
 
 
 @dataclass(frozen=True)

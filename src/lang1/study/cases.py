@@ -16,6 +16,7 @@ import numpy as np
 from lang1.metrics.auroc import Floats
 from lang1.reporting.numbers import percent
 from lang1.reporting.study_schema import Case, CaseAnswer
+from lang1.reporting.words import REGIME_WORDS
 from lang1.study.cells import Cell
 from lang1.study.context import Context, Group, Judged
 from lang1.text.questions import question_text
@@ -57,7 +58,7 @@ def choose(context: Context, limit_per_task: int = 6, allow_real: bool = False, 
         part = context.part(benchmark, task)
         if not models or part is None:
             continue
-        card = bench.cards[task]
+        card, named = bench.cards[task], _names(models)
         notes = part.examples["note_id"].to_pylist()
         ids = part.examples["example_id"].to_pylist()
         for row, why in _picked(
@@ -65,7 +66,7 @@ def choose(context: Context, limit_per_task: int = 6, allow_real: bool = False, 
         ):
             answers = [
                 CaseAnswer.model_validate(
-                    {"model": m.cell.label, "role": m.role, "probabilities": [float(p) for p in m.table[row]]}
+                    {"model": named[m.cell.step], "role": m.role, "probabilities": [float(p) for p in m.table[row]]}
                 )
                 for m in models
             ]
@@ -113,6 +114,15 @@ def _models(context: Context, benchmark: str, task: str) -> list[Model]:
         made.append(None if before is None else Model(before.cell, "self", before.judged))
     made += [best("generalist", trained) or best("generalist"), best("baseline"), best("oracle")]
     return [model for model in made if model is not None]
+
+
+def _names(models: Sequence[Model]) -> dict[str, str]:
+    """Their labels by step, with the regime where two share a label."""
+    labels = [m.cell.label for m in models]
+    return {
+        m.cell.step: label if labels.count(label) == 1 else f"{label}, {REGIME_WORDS[m.cell.regime]}"
+        for m, label in zip(models, labels, strict=True)
+    }
 
 
 def _skill(context: Context, group: Group, task: str) -> float | None:
