@@ -63,7 +63,11 @@ class Block:
 
 @dataclass(frozen=True)
 class View:
-    """A table, ready for the template. ``heads``: label, help, what is said beneath (in lines), whether it is text."""
+    """A table, ready for the template.
+
+    ``heads``: label, help, what is said beneath (in lines), whether it is text; ``shared`` names the first column where
+    rows stand under its entries.
+    """
 
     title: str
     note: str
@@ -73,6 +77,7 @@ class View:
     papers: bool
     rows: int
     feet: Sequence[tuple[str, str]]
+    shared: str
 
     @property
     def long(self) -> bool:
@@ -121,6 +126,7 @@ def view(table: Table) -> View:
         any(v.paper is not None for v in numbers),
         len(table.rows),
         [(letter, remark) for remark, letter in remarks.items()],
+        columns[0].label if grouped else "",
     )
 
 

@@ -144,7 +144,8 @@ def _picked(models: Sequence[Model], labels: np.ndarray, limit: int, rng: np.ran
     right = leader == labels
 
     def stated(row: int) -> str:
-        return f"{percent(float(main[row, labels[row]]))} on what {percent(float(share[labels[row]]))} have"
+        stated, common = float(main[row, labels[row]]), float(share[labels[row]])
+        return f"{percent(stated)} for what happened, which {percent(common)} have"
 
     kinds: list[tuple[str, Floats | None, Callable[[int], str]]] = [
         ("sure and right", np.where(right, margin, -np.inf), stated),
