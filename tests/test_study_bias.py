@@ -207,7 +207,7 @@ class TestAnalysis:
             planted = (sigmoid(np.log(true / (1 - true)) + SHIFT) - true)[women].mean()
             other = "female" if women.sum() < len(women) / 2 else "male"
             planted = planted if other == "female" else -planted
-            row = gap(made, title, other, "stated less observed")
+            row = gap(made, title, other, "stated less observed risk")
             before, common, after = (value(row[name]) for name in ("before", "common", "after"))
             assert before.p_adjusted is not None and before.p_adjusted < 0.001
             assert before.low is not None and before.high is not None and before.low < planted < before.high
@@ -217,14 +217,14 @@ class TestAnalysis:
             area = gap(made, title, other, "AUROC")
             assert value(area["before"]).value == value(area["after"]).value
         summary = next(t.rows for t in made.tables if t.id == "bias-summary")
-        calibration = next(r for r in summary if r["metric"] == "stated less observed")
+        calibration = next(r for r in summary if r["metric"] == "stated less observed risk")
         assert value(calibration["before"]).value == 2 and value(calibration["after"]).value == 0
 
     def test_true_risks_show_no_gap_in_calibration(self, toy: Benchmark, tmp_path: Path) -> None:
         made = bias_across_groups(a_study(tmp_path, toy, 0.0))
         assert made is not None
         for row in next(t.rows for t in made.tables if t.id == "bias-summary"):
-            if row["metric"] in ("stated less observed", "AUROC"):
+            if row["metric"] in ("stated less observed risk", "AUROC"):
                 assert value(row["before"]).value == 0 and value(row["after"]).value == 0
         left = [t for t in made.tables if t.id == "bias-left-out"]
         assert all(isinstance(r["reason"], str) for t in left for r in t.rows)

@@ -23,7 +23,7 @@ from lang1.reporting.study_schema import Value
 Metric = Literal["auroc", "calibration", "alert_rate", "sensitivity"]
 METRICS: dict[Metric, str] = {
     "auroc": "AUROC",
-    "calibration": "stated less observed",
+    "calibration": "stated less observed risk",
     "alert_rate": "alert rate",
     "sensitivity": "sensitivity",
 }

@@ -252,7 +252,7 @@ def _forest(context: Context, one: Judged, metric: Metric) -> Figure:
     mine.sort(key=lambda pair: -abs(pair[1].value or 0.0))
     names, before, after = [], [], []
     for gap, value in mine[:SHOWN]:
-        name = f"{_event(context, gap.task)}, {gap.stratum.name}"
+        name = f"{gap.stratum.name}: {_event(context, gap.task)}"
         if name in names:  # groups of two attributes may be called alike
             name = f"{name} ({WORDS.get(gap.attribute, gap.attribute)})"
         names.append(name)

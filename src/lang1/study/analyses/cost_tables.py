@@ -21,6 +21,8 @@ from lang1.study.options import KINDS, Option
 from lang1.study.prices import Prices
 from lang1.study.reckoning import Reckoned, worth_for_one
 
+# No hospital has more encounters in a year; a volume above it is not given as a number.
+MOST_ENCOUNTERS = 10_000_000
 Row = dict[str, Value | str | None]
 
 
@@ -74,7 +76,7 @@ def measured_table(reckoned: Reckoned) -> Table:
         Column(
             key="money", label="Money there", kind="money", help="time measured at the price of that kind of device"
         ),
-        Column(key="flops", label="FLOP", kind="number", help="counted from the model's shape and the tokens"),
+        Column(key="flops", label="PFLOP", kind="number", help="10^15 operations, from the model's shape and tokens"),
         Column(key="assumed_hours", label="Hours assumed", kind="number", help="of one accelerator, by FLOP and MFU"),
         Column(key="assumed_money", label="Money assumed", kind="money"),
     ]
@@ -91,7 +93,7 @@ def measured_table(reckoned: Reckoned) -> Table:
                     "hours": Value(value=stage.seconds / 3600),
                     "device": stage.device,
                     "money": Value(value=measured_money(stage.device, stage.seconds, at)),
-                    "flops": Value(value=stage.flops),
+                    "flops": None if stage.flops is None else Value(value=stage.flops / 1e15),
                     "assumed_hours": Value(value=hours),
                     "assumed_money": Value(value=hours * hour),
                 }
@@ -114,7 +116,7 @@ def measured_table(reckoned: Reckoned) -> Table:
                 "hours": Value(value=seconds / 3600) if timed else None,
                 "device": device,
                 "money": Value(value=there) if timed else None,
-                "flops": None if None in flops else Value(value=1000 * sum(f or 0.0 for f in flops)),
+                "flops": None if None in flops else Value(value=1000 * sum(f or 0.0 for f in flops) / 1e15),
                 "assumed_hours": Value(value=thousand) if own else None,
                 "assumed_money": Value(value=1000 * reckoned.costs[one.label].for_one),
             }
@@ -235,13 +237,16 @@ def break_even_table(reckoned: Reckoned, acted: Acted, special: Option) -> Table
     return Table(
         id="break-even", title=f"When {special.label} is repaid", columns=columns, rows=rows,
         unit=reckoned.prices.currency,
-        note="Encounters a year from which on it is no dearer: always from the first one on, never at any number.",
+        note="Encounters a year from which on it is no dearer: always from the first one on, never at any number. "
+        f"Among ranges, never also stands for volumes above {MOST_ENCOUNTERS / 1e6:.0f} million.",
     )  # fmt: skip
 
 
 def _shown(found: BreakEven) -> Value | str:
     if found.volume is None:
         return found.how
+    if found.volume > MOST_ENCOUNTERS:
+        return f"above {MOST_ENCOUNTERS / 1e6:.0f} million" if found.how == "from" else "always"
     return Value(value=found.volume, note="up to this number only" if found.how == "up to" else None)
 
 
@@ -253,8 +258,12 @@ def _over_ranges(reckoned: Reckoned, special: Option, one: Option) -> str:
         for at in (low, high):
             mine, theirs = (cost(o.footprint, reckoned.prices, at) for o in (special, one))
             found = break_even(mine, theirs, at["years_used"])
-            hows.add(found.how)
-            volumes += [found.volume] if found.volume is not None else []
+            if found.volume is None:
+                hows.add(found.how)
+            elif found.volume > MOST_ENCOUNTERS:
+                hows.add("never" if found.how == "from" else "always")
+            else:
+                volumes.append(found.volume)
     parts = [str(how) for how in ("always", "never") if how in hows]
     if volumes:
         least, most = f"{min(volumes):,.0f}", f"{max(volumes):,.0f}"
