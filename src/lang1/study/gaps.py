@@ -113,7 +113,8 @@ def figures_of(
     for number, (one, inside) in enumerate(zip(strata, masks, strict=True)):
         mine = sums[number * len(columns) : (number + 1) * len(columns)]
         whole = [float(column[inside].sum()) for column in columns]
-        inner = Resamples(resamples.counts, resamples.row_patient[inside])
+        patients, rows = np.unique(resamples.row_patient[inside], return_inverse=True)
+        inner = Resamples(resamples.counts[patients], rows.astype(np.int64))
         risk = versions[0][0][inside]
         ranked = auroc(case[inside], risk), rank_draws(case[inside], risk, inner).auroc
         for version, figures in enumerate(made):

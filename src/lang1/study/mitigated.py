@@ -68,32 +68,50 @@ def event_of(labels: npt.NDArray[np.int64], table: Floats) -> tuple[npt.NDArray[
     return labels == last, np.asarray(table[:, last])
 
 
-def bias_of(context: Context, option: Option, rates: Mapping[str, float]) -> Bias:
-    """All gaps of an option; ``rates`` holds by task the alerts for each encounter at one threshold for all."""
+Named = dict[tuple[str, str], dict[str, Names]]
+
+
+def bias_of(context: Context, option: Option, rates: Mapping[str, float], named: Named) -> Bias:
+    """All gaps of an option.
+
+    Args:
+        context: of the study.
+        option: whose.
+        rates: by task, the alerts for each encounter at one threshold for all.
+        named: strata by benchmark and task, kept from one option to the next.
+    """
     found = Bias(option)
     for task, group in option.groups.items():
         judged = {cell.seed: one for cell in group.cells if (one := context.judge(cell, task)) is not None}
         if task in rates and judged:
-            _task(context, found, task, group, judged, rates[task])
+            _task(context, found, task, group, judged, rates[task], named)
     return found
 
 
 def _task(
-    context: Context, found: Bias, task: str, group: Group, judged: Mapping[int | None, Judged], rate: float
+    context: Context,
+    found: Bias,
+    task: str,
+    group: Group,
+    judged: Mapping[int | None, Judged],
+    rate: float,
+    named: Named,
 ) -> None:
     part = next(iter(judged.values())).part
     asked = context.asked(group.about.benchmark)
     val = asked.benchmark.examples([task], [VAL])
     answers = _validation(context, group, val, part.n_classes)
-    whole = pa.concat_tables([part.examples.select(val.column_names), val])
-    kept = [name for name in context.settings.subgroups if name != "period"]
-    # Strata are named over both splits together, so that a group is called the same in both.
-    named = strata(asked, whole, context.settings.model_copy(update={"subgroups": kept}))
+    key = (group.about.benchmark, task)
+    if key not in named:
+        # Strata are named over both splits together, so that a group is called the same in both.
+        whole = pa.concat_tables([part.examples.select(val.column_names), val])
+        kept = [name for name in context.settings.subgroups if name != "period"]
+        named[key] = strata(asked, whole, context.settings.model_copy(update={"subgroups": kept}))
     rows = part.examples.num_rows
     if set(answers) != set(judged):
         found.without_validation.append(task)
         answers = {}
-    for attribute, names in named.items():
+    for attribute, names in named[key].items():
         held = {seed: (case, risk, names[rows:][place]) for seed, (case, risk, place) in answers.items()}
         _attribute(found, task, attribute, names[:rows], judged, rate, held)
     seen = trained_on(next(iter(judged.values())).answered, part)

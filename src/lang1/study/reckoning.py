@@ -41,8 +41,9 @@ class Reckoned:
         return self.cheapest_at(self.typical)
 
     def cheapest_at(self, at: Figures) -> Option:
-        """At these figures; of equals the first."""
-        return min(self.every, key=lambda one: self.a_year(one, at))
+        """Of the options that were asked, at these figures; of equals the first."""
+        asked = [one for one in self.every if one.groups]
+        return min(asked, key=lambda one: self.a_year(one, at))
 
 
 def worth_for_one(reckoned: Reckoned, acted: Acted, option: Option, at: Figures) -> float | None:

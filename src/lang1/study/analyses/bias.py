@@ -10,7 +10,7 @@ from lang1.reporting.study_schema import Analysis, Axis, Column, Figure, Point, 
 from lang1.study.acting import Acted, volume
 from lang1.study.context import Context
 from lang1.study.gaps import METRICS, Gap, Metric, valued
-from lang1.study.mitigated import SEEN, Bias, bias_of
+from lang1.study.mitigated import SEEN, Bias, Named, bias_of
 from lang1.study.options import options, representative
 from lang1.study.prices import read_prices
 
@@ -67,7 +67,8 @@ def bias_across_groups(context: Context) -> Analysis | None:
         return None
     acted, at = Acted(context, found, prices, models), prices.figures()
     rates = {task: acted.rate(task, at) for task in found.by_task}
-    judged = [_judged(bias) for one in models if (bias := bias_of(context, one, rates)).before]
+    named: Named = {}
+    judged = [_judged(bias) for one in models if (bias := bias_of(context, one, rates, named)).before]
     if not judged:
         return None
     return Analysis(

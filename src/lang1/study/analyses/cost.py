@@ -74,6 +74,8 @@ def _sentence(context: Context, reckoned: Reckoned, leading: Sequence[Leader]) -
         f"At {encounters:,.0f} encounters a year and the assumed prices, {first.label} costs least: "
         f"{reckoned.a_year(first):,.0f} {unit} a year"
     )
+    cheaper = [one for one in reckoned.every if not one.groups and reckoned.a_year(one) < reckoned.a_year(first)]
+    said += "".join(f" (a paid interface, not asked here: {reckoned.a_year(one):,.0f})" for one in cheaper)
     ends = [at for _, low, high in reckoned.prices.one_way() for at in (low, high)]
     others = {reckoned.cheapest_at(at).label for at in ends} - {first.label}
     alone = "; it stays so whichever single figure is moved within its range"

@@ -131,6 +131,6 @@ def _curve(context: Context, reckoned: Reckoned, task: str) -> Figure:
     return Figure(
         id=f"decision-curve-{task}", kind="lines", title=f"Decision curve: {context.title(task)}",
         x=Axis(label="stated risk from which on one acts"), y=Axis(label="net benefit per 100 encounters"),
-        series=series, lines={"acting on nobody": 0.0}, 
+        series=series, lines={"acting on nobody": 0.0},
         note=f"On the risks as stated, not recalibrated; below {FLOOR:g} no curve is drawn. {SHOWN}",
     )  # fmt: skip
