@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lang1.common.artefact import new_folder, open_folder
-from lang1.common.errors import InputError, SettingsError
+from lang1.common.artefact import new_folder, open_folder, partial_path
+from lang1.common.errors import ArtefactError, InputError, SettingsError
 from lang1.common.settings import Settings
-from lang1.study.runner import Inputs, StepFailed, StepKind, run_study
+from lang1.study.runner import Inputs, StepFailed, StepKind, StudyFailed, run_study, standing
 from lang1.study.spec import StudySpec, load_study
 
 
@@ -119,3 +120,129 @@ def test_variants_and_overrides(tmp_path: Path) -> None:
         load_study(file, [], ["x"])
     with pytest.raises(SettingsError, match="no step 'two'"):
         load_study(file, ["two.text=c"])
+
+
+class Gather(Settings):
+    failed: list[str] = []
+
+
+def graph(**settings: dict[str, str]) -> StudySpec:
+    """Two lines of work that need nothing of each other, and what gathers both: a1 → a2, b1 → b2, both → report."""
+    steps: dict[str, Any] = {}
+    for line in ("a", "b"):
+        first = {"step": "write", "settings": settings.get(f"{line}1", {"text": line})}
+        second = {"step": "join", "from": {"parts": [f"{line}1"]}, "settings": settings.get(f"{line}2", {"text": "2"})}
+        steps |= {f"{line}1": first, f"{line}2": second}
+    steps["report"] = {"step": "gather", "from": {"parts": ["a2", "b2"]}}
+    return StudySpec.model_validate({"steps": steps})
+
+
+class Gathering(Kinds):
+    """Besides, a kind that gathers, and a moment at which the run is killed: before, within or after a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kill: tuple[str, str] | None = None
+        self.kinds = {
+            "write": StepKind(Word, {}, self._killed),
+            "join": StepKind(Word, {"parts": True}, self._killed),
+            "gather": StepKind(Gather, {"parts": True}, self._report, gathers=True),
+        }
+
+    def _killed(self, inputs: Inputs, settings: Any, out: Path) -> None:
+        if self.kill == (out.name, "within"):
+            partial_path(out).mkdir(exist_ok=True)
+            (partial_path(out) / "half").write_text("written")
+            raise KeyboardInterrupt
+        self._run(inputs, settings, out)
+        if self.kill == (out.name, "after"):
+            raise KeyboardInterrupt
+
+    def _report(self, inputs: Inputs, settings: Any, out: Path) -> None:
+        self.ran.append(out.name)
+        parts = inputs["parts"]
+        assert isinstance(parts, list)
+        with new_folder(out, "study") as draft:
+            found = {"parts": {p.name: (p / "text").read_text() for p in parts}, "failed": settings.failed}
+            (draft.path / "study.json").write_text(json.dumps(found))
+
+
+def told(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "report" / "study.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("fail", ["bug", "input"])
+def test_a_step_that_fails_does_not_lose_the_others(
+    tmp_path: Path, fail: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = Gathering()
+    spec = graph(a1={"fail": fail})
+    with pytest.raises(StudyFailed, match="1 of 5 steps failed, 1 that need them left out: step 'a1'") as caught:
+        run_study(spec, kinds.kinds, tmp_path, keep_going=True)
+    assert kinds.ran == ["b1", "b2", "report"] and list(caught.value.done) == ["b1", "b2", "report"]
+    words = "boom" if fail == "bug" else "bad row 3"
+    assert words in (tmp_path / ".state" / "a1.log").read_text()
+    first, second = told(tmp_path)["failed"]
+    assert "step 'a1'" in first and words in first and second == "step 'a2': not made, since 'a1' failed"
+    assert told(tmp_path)["parts"] == {"b2": "b2"}
+    assert "a2: left out, since 'a1' failed" in capsys.readouterr().err
+    # Mended and run again: what failed, what needs it, and the report; its log is gone.
+    run_study(graph(), kinds.kinds, tmp_path, keep_going=True)
+    assert kinds.ran[3:] == ["a1", "a2", "report"]
+    assert told(tmp_path) == {"parts": {"a2": "a2", "b2": "b2"}, "failed": []}
+    assert not (tmp_path / ".state" / "a1.log").exists()
+
+
+def test_a_report_of_which_nothing_is_left_fails_itself(tmp_path: Path) -> None:
+    spec = graph(a1={"fail": "bug"}, b2={"fail": "input"})
+    with pytest.raises(StudyFailed, match=r"3 of 5 steps failed.*nothing is left of its parts"):
+        run_study(spec, Gathering().kinds, tmp_path, keep_going=True)
+
+
+def test_a_folder_that_is_damaged_is_named_by_its_step(tmp_path: Path) -> None:
+    kinds = Gathering()
+    run_study(graph(), kinds.kinds, tmp_path)
+    (tmp_path / "a1" / "manifest.json").write_text("{")
+    with pytest.raises(ArtefactError, match=r"step 'a1': .*manifest\.json is not valid JSON"):
+        run_study(graph(a2={"text": "x"}), kinds.kinds, tmp_path)
+
+
+STEPS = ("a1", "a2", "b1", "b2")
+
+
+@pytest.mark.parametrize("moment", ["within", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_and_run_again_gives_the_same_report(tmp_path: Path, step: str, moment: str) -> None:
+    whole = Gathering()
+    run_study(graph(), whole.kinds, tmp_path / "whole", keep_going=True)
+    kinds = Gathering()
+    kinds.kill = (step, moment)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(graph(), kinds.kinds, tmp_path / "out", keep_going=True)
+    assert not (tmp_path / "out" / "report").exists()
+    kinds.kill = None
+    run_study(graph(), kinds.kinds, tmp_path / "out", keep_going=True)
+    assert sorted(kinds.ran) == sorted([*STEPS, "report"])  # nothing finished was made again
+    assert (tmp_path / "out" / "report" / "study.json").read_bytes() == (
+        tmp_path / "whole" / "report" / "study.json"
+    ).read_bytes()
+
+
+def test_the_plan_says_what_is_done_and_runs_nothing(tmp_path: Path) -> None:
+    kinds = Gathering()
+    assert dict(standing(graph(), kinds.kinds, tmp_path)) == dict.fromkeys([*STEPS, "report"], "to do")
+    assert kinds.ran == [] and not any(tmp_path.iterdir())
+    with pytest.raises(StudyFailed):
+        run_study(graph(b1={"fail": "bug"}), kinds.kinds, tmp_path, keep_going=True)
+    found = dict(standing(graph(b1={"fail": "bug"}), kinds.kinds, tmp_path))
+    assert found == {"a1": "done", "a2": "done", "b1": "failed", "b2": "to do", "report": "to do"}
+    found = dict(standing(graph(a2={"text": "x"}), kinds.kinds, tmp_path))
+    assert (found["a1"], found["a2"]) == ("done", "changed")
+    kinds.kill = ("b2", "within")
+    with pytest.raises(KeyboardInterrupt):
+        run_study(graph(), kinds.kinds, tmp_path, keep_going=True)
+    assert dict(standing(graph(), kinds.kinds, tmp_path))["b2"] == "unfinished"
+    kinds.kill = None
+    run_study(graph(), kinds.kinds, tmp_path, keep_going=True)
+    assert set(dict(standing(graph(), kinds.kinds, tmp_path)).values()) == {"done"}

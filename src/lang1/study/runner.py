@@ -237,9 +237,10 @@ class _Run:
         self._finished(step)
 
     def _finished(self, step: Planned) -> None:
-        (self.out / STATE / f"{step.name}.log").unlink(missing_ok=True)
         folder = self.out / step.name
-        self.done[step.name] = Folder(folder, Manifest.model_validate(read_json(folder / MANIFEST)))
+        with _named(step, self.out):
+            self.done[step.name] = Folder(folder, Manifest.model_validate(read_json(folder / MANIFEST)))
+        (self.out / STATE / f"{step.name}.log").unlink(missing_ok=True)
 
     def _gathering(self, step: Planned, lost: list[str]) -> Planned:
         """The step with what there is of its inputs, and with the words of what failed.
