@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from lang1.model.store import load_model
 from lang1.text.shared_note import EncodedGroups, assemble, encode_groups, tokens_asking
 from lang1.text.tokenizer import Tokenizer
 from lang1.text.tokenizer_training import train_tokenizer
-from lang1.training.answers import Answers
+from lang1.training.answers import Answers, some_notes
 from lang1.training.finetune import finetune
 from lang1.training.mixing import QuestionOrder, TaskProgress, task_shares, task_weights
 from lang1.training.pretrain import pretrain
@@ -364,3 +365,21 @@ def test_a_note_can_be_cut_by_its_sections_and_the_model_is_asked_so_afterwards(
     assert note_limits(open_folder(made, "model"), EvaluateSettings()) == (settings.note_budget, policy)
     with pytest.raises(SettingsError, match="middle"):
         load_settings(FinetuneSettings, overrides=["truncation=middle"])
+
+
+@given(seed=st.integers(0, 5), sizes=st.lists(st.integers(1, 70), min_size=2, max_size=5))
+@hypothesis_settings(deadline=None, max_examples=30)
+def test_smaller_sets_of_notes_of_one_seed_lie_within_the_larger_ones(seed: int, sizes: list[int]) -> None:
+    groups = make_groups(64, seed=3)
+    drawn = [{g.note_id for g in some_notes(iter(groups), size, seed)} for size in sorted(sizes)]
+    assert [len(d) for d in drawn] == [min(size, 64) for size in sorted(sizes)]
+    assert all(one <= other for one, other in itertools.pairwise(drawn))
+    # Whichever tasks are asked and in whichever order the notes come: a note's place follows from its id and the seed.
+    turned = {g.note_id for g in some_notes(reversed(groups), sorted(sizes)[0], seed)}
+    assert turned == drawn[0]
+
+
+def test_seeds_draw_different_notes() -> None:
+    groups = make_groups(64, seed=3)
+    one, other = ({g.note_id for g in some_notes(groups, 16, seed)} for seed in (1, 2))
+    assert one != other and some_notes(groups, None, 1) is groups

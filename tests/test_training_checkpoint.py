@@ -25,7 +25,7 @@ from lang1.model.store import load_model
 from lang1.training import checkpoint
 from lang1.training.checkpoint import Checkpoints, open_checkpoint
 from lang1.training.housekeeping import collected_by_hand, seed_step
-from lang1.training.milestones import export_milestone
+from lang1.training.milestones import export_milestone, milestone_model
 from lang1.training.optim import Optimizers
 from lang1.training.pretrain import Pretraining, pretrain
 from lang1.training.settings import PretrainSettings
@@ -215,6 +215,28 @@ def test_milestones_stay_and_can_be_used_as_models(
         export_milestone(out, 5, tmp_path / "no")
     with pytest.raises(ArtefactError, match="exists already"):
         export_milestone(out, 4, tmp_path / "at-4")
+
+
+def test_a_milestone_is_a_model_to_start_from_that_keeps_what_the_run_says_of_patients(
+    tmp_path: Path, corpus: Path
+) -> None:
+    out = pretrain(corpus, tmp_path / "m", settings(**MILESTONES))
+    whole = open_folder(out, "model")
+    made = open_folder(milestone_model(out, 4, tmp_path / "at-4"), "model")
+    assert (made.path / "patient_hashes.npy").read_bytes() == (out / "patient_hashes.npy").read_bytes()
+    assert made.manifest.inputs["model"].fingerprint == whole.fingerprint
+    extra, last = made.manifest.extra, whole.manifest.extra
+    for name in ("stage", "name", "parameters", "tasks", "cut"):
+        assert extra[name] == last[name]
+    assert extra["tokens_seen"] == made.manifest.counts["tokens"] == last["tokens_seen"] // 3  # four of twelve steps
+    assert extra["cost"]["tokens"] == extra["tokens_seen"] and extra["cost"]["seconds"] <= last["cost"]["seconds"]
+    early = open_checkpoint(out / "checkpoints" / "step-00000004").tensors
+    assert torch.equal(load_model(made.path, "cpu").model.head_weight, early.rows("model/lm_head.weight"))
+    with pytest.raises(ArtefactError, match="no checkpoint after step 5"):
+        milestone_model(out, 5, tmp_path / "no")
+    with pytest.raises(ArtefactError, match=r"unfinished one is there|does not exist"):
+        milestone_model(tmp_path / "nowhere", 4, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
 
 
 def test_the_newest_the_milestones_and_one_to_go_back_to_stay(tmp_path: Path) -> None:

@@ -109,8 +109,10 @@ def _refuse_clashes(connection: duckdb.DuckDBPyConnection, opened: Sequence[Reco
     for table, column in IDS.items():
         there = [(one, name) for one, name in zip(opened, names, strict=True) if one.has(table)]
         for (one, first), (other, second) in itertools.combinations(there, 2):
-            both = f"{_files(one, table)} SEMI JOIN {_files(other, table)} USING ({column})"
-            shared = connection.execute(f"SELECT {column} FROM {both} ORDER BY 1 LIMIT 1").fetchall()
+            shared = connection.execute(
+                f"SELECT {column} FROM {_files(one, table)} INTERSECT SELECT {column} FROM {_files(other, table)} "
+                "ORDER BY 1 LIMIT 1"
+            ).fetchall()
             if shared:
                 raise InputError(
                     f"pool: {table}: {column} '{shared[0][0]}' is in {first} and in {second}: give each health system "
