@@ -255,11 +255,12 @@ class Maker:
         """A step that scores. A wider scoring of the same thing, asked for before or after, serves both."""
         there = self.steps.get(name)
         if there is not None and there.settings != dict(settings):
-            same = {"name", "splits"}
+            same = {"name", "splits", "recalibrate"}
             mine = {k: v for k, v in settings.items() if k not in same}
             theirs = {k: v for k, v in there.settings.items() if k not in same}
             if mine == theirs and there.inputs == dict(inputs):
-                wide = {k: v for k, v in there.settings.items() if k != "splits"}
+                wide = {k: v for k, v in there.settings.items() if k not in ("splits", "recalibrate")}
+                wide |= {"recalibrate": True} if any(s.get("recalibrate") for s in (settings, there.settings)) else {}
                 one, other = there.settings.get("splits"), settings.get("splits")
                 wide |= {} if one is None or other is None else {"splits": list(dict.fromkeys([*one, *other]))}
                 self.steps[name] = there.model_copy(update={"settings": wide})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -57,6 +58,12 @@ class Option:
     def parameters(self) -> int:
         """Weights of its largest model."""
         return max((one.parameters or 0 for one in self.footprint.scorings), default=0)
+
+    @property
+    def notes(self) -> float:
+        """Notes that it was finetuned on; infinity for all."""
+        notes = [group.about.notes for group in self.groups.values()]
+        return min((math.inf if one is None else float(one) for one in notes), default=math.inf)
 
     @property
     def joint(self) -> bool:
@@ -188,9 +195,10 @@ def _tokens(option: Option) -> bool:
 
 
 def representative(of: Sequence[Option], *kinds: Kind) -> Option | None:
-    """Of the first kind that is there, the largest joint model, else the largest: chosen without a look at results."""
+    """Of the first kind that is there, the largest joint model finetuned on most notes, chosen before any result;
+    the largest where none is joint."""
     for kind in kinds:
         found = [one for one in of if one.kind == kind]
         if found:
-            return max(found, key=lambda one: (one.joint, one.parameters))
+            return max(found, key=lambda one: (one.joint, one.parameters, one.notes))
     return None
