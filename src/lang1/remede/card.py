@@ -27,13 +27,24 @@ class Prediction(Settings):
         earliest: a note that was available before this moment is read at it.
         in_hospital: the patient must be alive and in hospital then; otherwise the row is left out, counted.
         latest_hours_after_discharge: notes that became available later are too late; null for no limit.
+        from_hours: the card's note is the first of its type that became available at least so many hours after
+            admission, and
+        before_hours: less than so many; null for no bound. So one question can be asked again day by day.
         words: the rule for a reader.
     """
 
     earliest: Literal["admission", "discharge"]
     in_hospital: bool
     latest_hours_after_discharge: int | None = Field(default=None, ge=0)
+    from_hours: int | None = Field(default=None, ge=0)
+    before_hours: int | None = Field(default=None, ge=1)
     words: str
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.before_hours is not None and self.before_hours <= (self.from_hours or 0):
+            raise ValueError(f"before_hours {self.before_hours} must be later than from_hours {self.from_hours or 0}")
+        return self
 
 
 class Exclusions(Settings):

@@ -189,15 +189,20 @@ def prepare(facts: Facts) -> None:
 def first_note(card: Card, timed: bool) -> str:
     """SQL: ``encounter_id, note_id, usable_at`` of each encounter's first note of the card's type.
 
-    Addenda are not first notes, nor, with ``timed``, notes without a known availability. A note that must be signed is
-    usable from its signing.
+    Addenda are not first notes, nor, with ``timed``, notes without a known availability or outside the hours after
+    admission that the card sets. A note that must be signed is usable from its signing.
     """
     signed = card.note_signed and timed
     usable = "greatest(available_time, signed_time)" if signed else "available_time"
     known = ("AND available_time IS NOT NULL " if timed else "") + ("AND signed_time IS NOT NULL" if signed else "")
+    asked = card.prediction
+    bounds = ((">=", asked.from_hours), ("<", asked.before_hours))
+    hours = [f"{usable} {sign} admit_time + INTERVAL {n} HOUR" for sign, n in bounds if n is not None and timed]
+    within = " AND ".join(["", *hours])
+    of = "first_versions JOIN (SELECT encounter_id, admit_time FROM stays) USING (encounter_id)"
     return f"""
-        SELECT encounter_id, note_id, {usable} AS usable_at FROM first_versions
-        WHERE note_type = {literal(card.note_type)} {known}
+        SELECT encounter_id, note_id, {usable} AS usable_at FROM {of if hours else "first_versions"}
+        WHERE note_type = {literal(card.note_type)} {known} {within}
         QUALIFY row_number() OVER (PARTITION BY encounter_id ORDER BY usable_at NULLS LAST, note_id) = 1
     """
 
@@ -219,7 +224,11 @@ def timed_note_rules(card: Card) -> list[Rule]:
     """The rules about the note and the prediction time where records have times."""
     kind = card.note_type.replace("_", " ")
     signed = "signed " if card.note_signed else ""
-    rules = [Rule(f"has a {signed}{kind} note (no addendum) with a known time of availability", "note_id IS NOT NULL")]
+    bounds = (("at least", card.prediction.from_hours), ("less than", card.prediction.before_hours))
+    bounded = " and ".join(f"{said} {number} hours" for said, number in bounds if number is not None)
+    when = f", available {bounded} after admission" if bounded else ""
+    words = f"has a {signed}{kind} note (no addendum) with a known time of availability{when}"
+    rules = [Rule(words, "note_id IS NOT NULL")]
     hours = card.prediction.latest_hours_after_discharge
     if hours is not None:
         rules.append(

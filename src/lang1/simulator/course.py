@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,7 @@ class Stays:
     p_return: F64
     first_return: I64
     returned: Bool
+    p_late: F64  # P(admission on day 31 to 89 after discharge | alive, not back by then); 0 but in longitudinal worlds
     admission: AdmissionFacts
     other_conditions: I8  # (n, 12) status of conditions outside the index
     discharge: DischargeFacts
@@ -105,8 +106,23 @@ def end_minute(settings: SimulatorSettings) -> int:
     return int((end - origin(settings)).total_seconds() // 60)
 
 
+class Between(Protocol):
+    """What lies between stays and bears on later ones (``clinic.py``); only longitudinal worlds have it."""
+
+    def before_stays(self, here: I64, admit: I64, last_leave: I64) -> F64:
+        """P(admission on day 31 to 89 after discharge) of the stays that begin at ``admit``."""
+
+    def late(self, p: F64) -> tuple[Bool, I64]:
+        """Who comes back then, and how many minutes after discharge."""
+
+
 def run(
-    n: int, settings: SimulatorSettings, spec: PresetSpec, system: System, rng: np.random.Generator
+    n: int,
+    settings: SimulatorSettings,
+    spec: PresetSpec,
+    system: System,
+    rng: np.random.Generator,
+    between: Between | None = None,
 ) -> tuple[Patients, Stays]:
     """Simulate ``n`` patients from their first stay to the end of the extract."""
     end = end_minute(settings)
@@ -118,19 +134,21 @@ def run(
             break
         stays = _round(here, patients, state, spec, system, rng)
         parts.append(stays)
-        _after(here, stays, patients, state, spec, rng)
+        if between is not None:
+            stays.p_late = between.before_stays(here, stays.admit, state.last_leave[here])
+        _after(here, stays, patients, state, spec, rng, between)
     stays = gather(parts)
     order = np.lexsort((stays.number, stays.patient))
     return patients, select(stays, order)
 
 
 def _begin(n: int, end: int, spec: PresetSpec, system: System, rng: np.random.Generator) -> tuple[Patients, _State]:
-    age = np.clip(rng.normal(62, 17, n), 18, 96)
+    age = np.clip(rng.normal(system.age, 17, n), 18, 96)
     first = (rng.random(n) * end).astype(np.int64)
     birth = first - (age * 365.25 * DAY).astype(np.int64)
     payer = rng.choice(len(signs.PAYERS), n, p=system.payer_shares)
     old = (age >= 65) & (rng.random(n) < 0.8)
-    payer = np.where(old, np.where(rng.random(n) < 0.72, 0, 4), payer)
+    payer = np.where(old, np.where(rng.random(n) < system.senior_medicare, 0, 4), payer)
     patients = Patients(
         birth=birth,
         female=rng.random(n) < 0.52,
@@ -192,7 +210,7 @@ def _round(
     admit = state.next_admit[here]
     age = (admit - patients.birth[here]) / (365.25 * DAY)
     _progress(here, admit, state, spec, rng)
-    lean = 0.6 * state.frailty[here] + 0.8 * rng.normal(0, 1, n)
+    lean = 0.6 * state.frailty[here] + 0.8 * rng.normal(0, 1, n) + system.acuity
 
     planned = state.planned[here]
     reason = _reasons(planned, system, rng)
@@ -229,8 +247,8 @@ def _round(
     leave = _leave(admit, length_class, rng)
 
     disposition = np.where(died, EXPIRED, rng.choice(len(_LIVING), n, p=_LIVING / _LIVING.sum()))
-    p_coded = risk.coding(facts, spec, system.coding_factor)
-    p_denial = risk.denial(facts, spec)
+    p_coded = risk.coding(facts, spec, system)
+    p_denial = risk.denial(facts, spec, system)
     after = _discharge_facts(here, admit, lean, facts.conditions, state, rng)
     p_return = np.where(disposition >= HOSPICE, 0.0, risk.back(after, spec))
     first = np.where(disposition == TRANSFER, risk.RETURN_FIRST_AFTER_TRANSFER, risk.RETURN_FIRST)
@@ -255,6 +273,7 @@ def _round(
         p_return=p_return,
         first_return=first.astype(np.int64),
         returned=rng.random(n) < p_return,
+        p_late=np.zeros(n),
         admission=facts,
         other_conditions=_statuses(state.others[here], 0.3, rng),
         discharge=after,
@@ -323,7 +342,13 @@ def _discharge_facts(
 
 
 def _after(
-    here: I64, stays: Stays, patients: Patients, state: _State, spec: PresetSpec, rng: np.random.Generator
+    here: I64,
+    stays: Stays,
+    patients: Patients,
+    state: _State,
+    spec: PresetSpec,
+    rng: np.random.Generator,
+    between: Between | None,
 ) -> None:
     """What happens once a stay is over: transfer, return, death, another stay later, or nothing more."""
     n = len(here)
@@ -344,14 +369,20 @@ def _after(
 
     later = leave + 31 * DAY + (rng.exponential(spec.gap_days * DAY, n)).astype(np.int64)
     again = u[:, 3] < spec.more_stays
-    dies_later = alive & ~inside & ~returned & ~again & (u[:, 4] < 0.08)
+    late, late_minutes = np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int64)
+    if between is not None:
+        late, late_minutes = between.late(stays.p_late)
+        late &= alive & ~inside & ~returned
+        later = later + 60 * DAY  # who is not back by day 90 comes after it
+    dies_later = alive & ~inside & ~returned & ~late & ~again & (u[:, 4] < 0.08)
     patients.death[here] = np.where(dies_later, later, patients.death[here])
     state.next_admit[here] = np.select(
-        [~alive, inside, returned, again],
+        [~alive, inside, returned, late, again],
         [
             NEVER,
             leave + 90 + (u[:, 2] * 18 * 60).astype(np.int64),
             leave + risk.return_minutes(u[:, 2], stays.first_return),
+            leave + late_minutes,
             later,
         ],
         NEVER,

@@ -13,19 +13,27 @@ from lang1.common.predictions import PREDICTIONS, example_id
 from lang1.simulator import charlson, risk, signs
 from lang1.simulator.clock import PROMPT_WITHIN, Paperwork
 from lang1.simulator.course import HOSPICE, Stays
+from lang1.simulator.daily import Daily, outcome_chances
+from lang1.simulator.oracle_daily import questions
 from lang1.simulator.presets import PresetSpec
 from lang1.simulator.risk import F64, Bool
 from lang1.simulator.tables import Ids
 
-TASKS = ("readmission", "mortality", "length_of_stay", "comorbidity", "insurance_denial")
+ORACLE, NEWEST_NOTE = "oracle", "oracle-newest-note"
 _NOT_INDEX = (signs.REHABILITATION, signs.DIALYSIS, signs.PALLIATIVE)
 
 
-def oracle(ids: Ids, stays: Stays, papers: Paperwork, unresolved: Bool, spec: PresetSpec) -> pa.Table:
-    """Oracle predictions of a chunk, in the public prediction schema, by task and encounter.
+By_task = dict[str, tuple[Bool, npt.NDArray[Any], F64]]  # rows asked (n,), when (n,), probabilities (n, classes)
 
-    Admission tasks: chances given the admission note. Readmission: given the discharge note and that neither
-    return nor death came before it. No row where a task could not be asked.
+
+def oracle(
+    ids: Ids, stays: Stays, papers: Paperwork, unresolved: Bool, spec: PresetSpec, days: Daily | None = None
+) -> dict[str, pa.Table]:
+    """Oracle predictions of a chunk, in the public prediction schema, by task and encounter; by who reads what.
+
+    ``oracle``: admission tasks, chances given the admission note. Readmission: given the discharge note and that
+    neither return nor death came before it. With ``days`` the tasks of a longitudinal world too, given all notes so
+    far, and ``oracle-newest-note``: those given the newest note alone. No row where a task could not be asked.
     """
     end = ids.end
     over = stays.leave < end
@@ -37,18 +45,36 @@ def oracle(ids: Ids, stays: Stays, papers: Paperwork, unresolved: Bool, spec: Pr
     p_return = risk.return_eligible(stays.p_return, stays.first_return, papers.discharge_delay, spec.death_after)
     p_class = charlson.class_probabilities(stays.p_coded)
     claim = (stays.payer != signs.SELF_PAY) & ~unresolved
-    by_task: dict[str, tuple[Bool, npt.NDArray[Any], F64]] = {
+    by_task: By_task = {
         "readmission": (index, available, _binary(p_return)),
         "mortality": (admission, papers.admission_available, _binary(stays.p_death)),
         "length_of_stay": (admission, papers.admission_available, stays.p_stay),
         "comorbidity": (admission & over & papers.coded, papers.admission_available, p_class),
         "insurance_denial": (admission & over & claim, papers.admission_available, _binary(stays.p_denial)),
     }
+    if days is None:
+        return {ORACLE: _predictions(ids, stays, by_task, ORACLE)}
+    ends = outcome_chances(stays, spec)
+    whole, single = questions(stays, days, ends, admission, papers.admission_available, end)
+    by_task |= {task: (rows, when, _binary(p)) for task, (rows, when, p) in whole.items()}
+    one: By_task = {task: (rows, when, _binary(p)) for task, (rows, when, p) in single.items()}
+    # Who reads the discharge note alone knows of the year before what is true on average over all stays.
+    for found, p_late in ((by_task, stays.p_late), (one, np.full(len(over), stays.p_late.mean()))):
+        p = risk.return_eligible(
+            stays.p_return, stays.first_return, papers.discharge_delay, spec.death_after, later=p_late
+        )
+        found["return_90d"] = (index, available, _binary(p))
+    return {
+        ORACLE: _predictions(ids, stays, by_task, ORACLE),
+        NEWEST_NOTE: _predictions(ids, stays, one, NEWEST_NOTE),
+    }
+
+
+def _predictions(ids: Ids, stays: Stays, by_task: By_task, model: str) -> pa.Table:
     encounter, who = ids.stays(len(stays.admit)), ids.patients(stays.patient)
     subject = np.array([patient_hash(p) for p in who], dtype=np.int64)
     parts = []
-    for task in TASKS:
-        rows, when, p = by_task[task]
+    for task, (rows, when, p) in by_task.items():
         chosen = np.flatnonzero(rows)
         names = [encounter[i] for i in chosen.tolist()]
         k = len(chosen)
@@ -62,7 +88,7 @@ def oracle(ids: Ids, stays: Stays, papers: Paperwork, unresolved: Bool, spec: Pr
                     "encounter_id": pa.array(names, type=pa.string()),
                     "subject_id": subject[chosen],
                     "prediction_time": ids.times(when[chosen]),
-                    "model": pa.array(["oracle"] * k, type=pa.string()),
+                    "model": pa.array([model] * k, type=pa.string()),
                     "regime": pa.array(["oracle"] * k, type=pa.string()),
                     "probabilities": pa.ListArray.from_arrays(offsets, flat.ravel()),
                     "option_mass": pa.nulls(k, pa.float64()),

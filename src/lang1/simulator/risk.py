@@ -13,6 +13,7 @@ import numpy.typing as npt
 from lang1.simulator import signs
 from lang1.simulator.charlson import CHARLSON
 from lang1.simulator.presets import PresetSpec
+from lang1.simulator.styles import System
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -102,18 +103,21 @@ def stay_mixture(p_death: F64, alive: F64, dead: F64) -> F64:
     return alive * (1 - p_death)[:, None] + dead * p_death[:, None]
 
 
-def coding(facts: AdmissionFacts, spec: PresetSpec, factor: float) -> F64:
+def coding(facts: AdmissionFacts, spec: PresetSpec, system: System) -> F64:
     """P(coded) of each Charlson group, ``(n, 17)``, independent given the note."""
-    by_status = np.array([0.0, min(spec.coding * factor, 1.0), 0.0, 0.0, spec.miscoding])
-    return by_status[facts.conditions]
+    by_status = np.zeros((5, len(CHARLSON)))
+    by_status[ACTIVE] = min(spec.coding * system.coding_factor, 1.0) * system.coding_by_group
+    by_status[FAMILY] = system.family_coded
+    by_status[EXCLUDED] = spec.miscoding * system.miscoding_factor
+    return np.asarray(by_status[facts.conditions, np.arange(len(CHARLSON))], dtype=np.float64)
 
 
-def denial(facts: AdmissionFacts, spec: PresetSpec) -> F64:
+def denial(facts: AdmissionFacts, spec: PresetSpec, system: System) -> F64:
     """P(claim denied at first), ``(n,)``."""
     held = np.where(facts.papers, 0.5, -0.5)
-    x = held @ signs.column(signs.PAPERS, "other") + facts.coverage @ signs.column(signs.COVERAGE, "other")
-    x = x + signs.PAYER_DENIAL[facts.payer]
-    x = x + 0.7 * (signs.MANAGED[facts.payer] & ~facts.papers[:, 0])
+    x = held @ system.paper_weights + facts.coverage @ signs.column(signs.COVERAGE, "other")
+    x = x + system.payer_denial[facts.payer]
+    x = x + 0.7 * (system.managed[facts.payer] & ~facts.papers[:, 0])
     return sigmoid(spec.denial_intercept + spec.denial_scale * x)
 
 
@@ -134,16 +138,18 @@ def return_minutes(u: F64, first: I64) -> I64:
     return (first + (RETURN_LAST - first) * u**RETURN_POWER).astype(np.int64)
 
 
-def return_eligible(p_return: F64, first: I64, delay: I64, death_after: float) -> F64:
+def return_eligible(p_return: F64, first: I64, delay: I64, death_after: float, later: F64 | float = 0.0) -> F64:
     """P(return | neither returned nor dead when the note, ``delay`` minutes after discharge, is there).
 
-    Deaths without return happen with chance ``death_after``, uniform between the same first and last minutes.
+    Deaths without return happen with chance ``death_after``, uniform between the same first and last minutes. ``later``
+    is the chance of a return after the last minute that counts too, of those who are alive and not back by then.
     """
     share = np.clip((delay - first) / (RETURN_LAST - first), 0.0, 1.0)
     still_out = p_return * (1 - share ** (1 / RETURN_POWER))
     share_died = np.clip((delay - RETURN_FIRST) / (RETURN_LAST - RETURN_FIRST), 0.0, 1.0)
     still_alive = (1 - p_return) * (1 - death_after * share_died)
-    return np.asarray(still_out / (still_out + still_alive), dtype=np.float64)
+    returns = still_out + (1 - p_return) * (1 - death_after) * later
+    return np.asarray(returns / (still_out + still_alive), dtype=np.float64)
 
 
 assert len(CHARLSON) == 17

@@ -17,21 +17,28 @@ from lang1.common.predictions import PREDICTIONS
 from lang1.common.progress import Meter
 from lang1.records.store import CompleteThrough, RecordsMeta, VitalStatus, new_records, write_table_part
 from lang1.simulator import course, note_table, tables
+from lang1.simulator.clinic import ClinicYear, merged
 from lang1.simulator.clock import paperwork
+from lang1.simulator.copies import hospitals
+from lang1.simulator.daily import daily
 from lang1.simulator.identifiers import plant_identifiers
 from lang1.simulator.leaks import plant
-from lang1.simulator.oracle import oracle
+from lang1.simulator.oracle import NEWEST_NOTE, ORACLE, oracle
 from lang1.simulator.presets import PRESETS
 from lang1.simulator.settings import SIMULATOR_VERSION, SimulatorSettings
-from lang1.simulator.styles import System, system
+from lang1.simulator.styles import System
 from lang1.simulator.visits import visits
 
 TRUTH = "truth"
+READERS = {ORACLE: "", NEWEST_NOTE: "-newest-note"}  # the truths by who reads what, and how their folders' names end
+OPTIONAL = ("leaks", "identifiers", "contrast", "copies", "longitudinal")  # settings that are named only where used
 MOST_WORKERS = 8
 
 
 def simulate(out: Path, settings: SimulatorSettings) -> list[Path]:
     """Simulate health systems: ``OUT/<system>/`` (records) and ``OUT/truth/<system>/`` (oracle predictions).
+
+    A longitudinal world has ``OUT/truth/<system>-newest-note/`` too: the same for who reads the newest note alone.
 
     Returns the records folders, one a system. The same settings give the same bytes whatever ``workers`` says;
     memory depends on ``chunk_patients`` and the number of workers, not on ``patients``.
@@ -41,24 +48,24 @@ def simulate(out: Path, settings: SimulatorSettings) -> list[Path]:
     """
     out = Path(out)
     # The number of processes changes no byte, so it does not enter the manifest either, nor does what is not asked for.
-    unasked = {name for name in ("leaks", "identifiers") if not getattr(settings, name)}
+    usual = {name: field.default for name, field in SimulatorSettings.model_fields.items() if name in OPTIONAL}
+    unasked = {name for name, default in usual.items() if getattr(settings, name) == default}
     said = settings.model_dump(mode="json", exclude={"workers"} | unasked)
     with new_folder(out, "simulation", settings=said) as draft:
         draft.extra["simulator_version"] = SIMULATOR_VERSION
-        names = []
-        for index in range(settings.systems):
-            hospital = system(index)
-            names.append(hospital.name)
+        systems = hospitals(settings)
+        for index, hospital in enumerate(systems):
             draft.counts[hospital.name] = _one_system(draft, index, hospital, settings, said)
-        draft.extra["systems"] = names
-    return [out / name for name in names]
+        draft.extra["systems"] = [hospital.name for hospital in systems]
+    return [out / hospital.name for hospital in systems]
 
 
 def _one_system(
     draft: Draft, index: int, hospital: System, settings: SimulatorSettings, said: dict[str, object]
 ) -> dict[str, int]:
     aside = draft.path / f".{hospital.name}-truth"
-    aside.mkdir(parents=True)
+    for name in READERS:
+        (aside / name).mkdir(parents=True)
     with new_records(draft.path / hospital.name, _meta(hospital, settings), settings=said) as records:
         jobs = [
             (settings.model_dump(mode="json"), index, chunk, str(records.path), str(aside))
@@ -78,20 +85,29 @@ def _one_system(
             known.mkdir()
             planted = plant_identifiers(records.path, known, hospital.name, settings.seed)
             records.extra["planted_identifiers"] = planted
-    with new_folder(draft.path / TRUTH / hospital.name, "predictions", settings=said) as truth:
-        truth.extra.update(model="oracle", regime="oracle", system=hospital.name, simulator_version=SIMULATOR_VERSION)
+    _write_truth(draft, hospital, ORACLE, aside, said)
+    if settings.longitudinal:
+        _write_truth(draft, hospital, NEWEST_NOTE, aside, said)
+    shutil.rmtree(aside)
+    return counts
+
+
+def _write_truth(draft: Draft, hospital: System, model: str, aside: Path, said: dict[str, object]) -> None:
+    """One folder of oracle predictions from the parts that lie aside; with the main one the truth about identifiers."""
+    name = hospital.name + READERS[model]
+    with new_folder(draft.path / TRUTH / name, "predictions", settings=said) as truth:
+        truth.extra.update(model=model, regime="oracle", system=hospital.name, simulator_version=SIMULATOR_VERSION)
         rows = 0
         with pq.ParquetWriter(truth.path / "predictions.parquet", PREDICTIONS, compression="zstd") as writer:
-            for file in sorted(aside.glob("*.parquet")):
+            for file in sorted((aside / model).glob("*.parquet")):
                 part = pq.read_table(file, schema=PREDICTIONS)
                 rows += part.num_rows
                 writer.write_table(part)
         truth.counts["rows"] = rows
-        if settings.identifiers:
+        known = aside / "identifiers"
+        if model == ORACLE and known.is_dir():
             for file in sorted(known.iterdir()):
                 file.rename(truth.path / file.name)
-    shutil.rmtree(aside)
-    return counts
 
 
 def _meta(hospital: System, settings: SimulatorSettings) -> RecordsMeta:
@@ -129,25 +145,31 @@ def _chunk(job: Job) -> dict[str, int]:
     """Make one chunk of patients and write its part of every table; runs in a worker process."""
     raw, index, chunk, place, aside = job
     settings = SimulatorSettings.model_validate(raw)
-    spec, hospital = PRESETS[settings.preset], system(index)
+    spec, hospital = PRESETS[settings.preset], hospitals(settings)[index]
     n = min(settings.chunk_patients, settings.patients - chunk * settings.chunk_patients)
     # One stream a chunk, and within it one a concern, so that a change to one does not move the others.
-    seeds = np.random.SeedSequence(settings.seed, spawn_key=(index, chunk)).spawn(4)
-    lives, clock, money, words = (np.random.Generator(np.random.Philox(s)) for s in seeds)
-    people, stays = course.run(n, settings, spec, hospital, lives)
+    seeds = np.random.SeedSequence(settings.seed, spawn_key=(hospital.stream, chunk)).spawn(6)
+    lives, clock, money, words, year, courses = (np.random.Generator(np.random.Philox(s)) for s in seeds)
+    between = ClinicYear(n, year) if settings.longitudinal else None
+    people, stays = course.run(n, settings, spec, hospital, lives, between)
     papers = paperwork(stays, hospital, clock)
     unresolved = clock.random(len(stays.admit)) < hospital.unresolved
     ids = tables.Ids(hospital, chunk, settings)
     other = visits(people, stays, ids.end, spec, clock)
+    if between is not None:
+        other = merged(other, between.visits(people))
+    days = daily(stays, courses) if settings.longitudinal else None
     made = {
         "patients": tables.patients(ids, people, hospital),
         "encounters": tables.encounters(ids, people, stays, other, hospital),
         "diagnoses": tables.diagnoses(ids, stays, papers, money),
         "claims": tables.claims(ids, stays, other, hospital, unresolved, money),
-        "notes": note_table.notes(ids, people, stays, papers, other, hospital, spec, words),
+        "notes": note_table.notes(ids, people, stays, papers, other, hospital, spec, words, days),
     }
+    if days is not None:
+        made["unit_stays"] = tables.unit_stays(ids, stays, days)
     for table, data in made.items():
         write_table_part(Path(place), table, data, chunk)
-    truth = oracle(ids, stays, papers, unresolved, spec)
-    pq.write_table(truth, Path(aside) / f"{chunk:06d}.parquet", compression="zstd")
+    for model, truth in oracle(ids, stays, papers, unresolved, spec, days).items():
+        pq.write_table(truth, Path(aside) / model / f"{chunk:06d}.parquet", compression="zstd")
     return {"patients": n, "encounters": made["encounters"].num_rows, "inpatient": len(stays.admit)}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from lang1.simulator.signs import PAYERS, REASONS
+from lang1.simulator.charlson import CHARLSON
+from lang1.simulator.signs import MANAGED, PAPERS, PAYER_DENIAL, PAYERS, REASONS, column
+
+F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,24 @@ class System:
     style: int  # index into STYLES and into every sign's names
     facilities: tuple[str, str]
     areas: tuple[str, ...]
-    payer_shares: npt.NDArray[np.float64]
-    reason_weights: npt.NDArray[np.float64]
+    payer_shares: F64
+    reason_weights: F64
     coding_factor: float
     burden_factor: float
     late_h_and_p: float
     late_discharge: float
     uncoded: float
     unresolved: float
+    stream: int  # of random numbers; systems that share one have the same patients
+    age: float = 62.0  # of new patients, on average
+    acuity: float = 0.0  # added to how ill each stay leans
+    senior_medicare: float = 0.72  # share of plain Medicare among the old, the others being in Senior Advantage
+    coding_by_group: F64 = field(default_factory=lambda: np.ones(len(CHARLSON)))  # factors of the chance to be coded
+    miscoding_factor: float = 1.0
+    family_coded: float = 0.0  # chance that a condition of the family is coded as the patient's own
+    paper_weights: F64 = field(default_factory=lambda: column(PAPERS, "other"))
+    payer_denial: F64 = field(default_factory=lambda: PAYER_DENIAL)
+    managed: npt.NDArray[np.bool_] = field(default_factory=lambda: MANAGED)
 
 
 def system(index: int) -> System:
@@ -138,4 +151,5 @@ def system(index: int) -> System:
         late_discharge=float(0.02 + 0.03 * rng.random()),
         uncoded=float(0.02 + 0.03 * rng.random()),
         unresolved=float(0.03 + 0.03 * rng.random()),
+        stream=index,
     )

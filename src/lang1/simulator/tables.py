@@ -14,6 +14,7 @@ from lang1.records.schema import CLAIMS
 from lang1.simulator import charlson, risk, signs
 from lang1.simulator.clock import Paperwork
 from lang1.simulator.course import DAY, DISPOSITIONS, EXPIRED, NEVER, Patients, Stays, end_minute, origin
+from lang1.simulator.daily import Daily
 from lang1.simulator.risk import I64, Bool
 from lang1.simulator.settings import SimulatorSettings
 from lang1.simulator.styles import System
@@ -239,6 +240,44 @@ def _visit_claims(ids: Ids, visits: Visits, rng: np.random.Generator) -> pa.Tabl
             "paid": np.round(charge * 0.5, 2),
         }
     ).cast(_claim_schema())
+
+
+def unit_stays(ids: Ids, stays: Stays, days: Daily) -> pa.Table:
+    """Ward and intensive care of each stay: the ward, and for some intensive care and perhaps the ward again.
+
+    Moves after the extract's end are not in it, and a unit that a patient had not left by then has no end.
+    """
+    over = stays.leave < ids.end
+    moved = days.icu < ids.end
+    back = moved & (days.icu_end < stays.leave) & (days.icu_end < ids.end)
+    parts = [
+        ("ward", np.ones(len(over), dtype=bool), stays.admit, np.where(moved, days.icu, stays.leave), over | moved),
+        ("intensive_care", moved, days.icu, days.icu_end, (days.icu_end < ids.end) & moved),
+        ("ward", back, days.icu_end, stays.leave, over),
+    ]
+    encounter, who = ids.stays(len(stays.admit)), ids.patients(stays.patient)
+    columns: dict[str, list[Any]] = {name: [] for name in ("encounter_id", "patient_id", "unit", "unit_type")}
+    begins, ends, known = [], [], []
+    for kind, there, start, stop, ended in parts:
+        rows = np.flatnonzero(there)
+        columns["encounter_id"] += [encounter[i] for i in rows.tolist()]
+        columns["patient_id"] += [who[i] for i in rows.tolist()]
+        columns["unit"] += ["ICU" if kind == "intensive_care" else "general ward"] * len(rows)
+        columns["unit_type"] += [kind] * len(rows)
+        begins.append(start[rows])
+        ends.append(stop[rows])
+        known.append(ended[rows])
+    at = {"in_time": ids.times(np.concatenate(begins)), "out_time": ids.times(_known(ends, known), _flat(known))}
+    table = pa.table({**{name: pa.array(cells, pa.string()) for name, cells in columns.items()}, **at})
+    return table.sort_by([("encounter_id", "ascending"), ("in_time", "ascending")])
+
+
+def _flat(parts: list[Bool]) -> Bool:
+    return np.asarray(np.concatenate(parts))
+
+
+def _known(values: list[I64], known: list[Bool]) -> I64:
+    return np.asarray(np.where(_flat(known), np.concatenate(values), 0))
 
 
 def _claim_schema() -> pa.Schema:

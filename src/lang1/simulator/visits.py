@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lang1.simulator.course import DAY, Patients, Stays
+from lang1.simulator.daily_signs import CLINIC
 from lang1.simulator.presets import PresetSpec
-from lang1.simulator.risk import I64
+from lang1.simulator.risk import I8, I64, Bool
 
 _MINUTES = np.array([240, 1300, 40])  # typical length by kind
 _YEARS_BEFORE = 1
+OUTPATIENT = 2
 
 
 @dataclass
@@ -24,6 +26,8 @@ class Visits:
     kind: I64
     facility: I64
     payer: I64
+    signs: I8  # (m, 5) what a clinic note of a longitudinal world states: -1 less, 0 the same, 1 more
+    stated: Bool  # whether it states them
 
 
 def visits(people: Patients, stays: Stays, end: int, spec: PresetSpec, rng: np.random.Generator) -> Visits:
@@ -47,5 +51,6 @@ def visits(people: Patients, stays: Stays, end: int, spec: PresetSpec, rng: np.r
     keep = ~inside & ~runs_into & (stop < last) & (start < end)
     order = np.flatnonzero(keep)
     order = order[np.lexsort((start[order], patient[order]))]
-    chosen = patient[order]
-    return Visits(chosen, start[order], stop[order], kind[order], facility[order], people.payer[chosen])
+    chosen, m = patient[order], len(order)
+    nothing, none = np.zeros((m, len(CLINIC)), dtype=np.int8), np.zeros(m, dtype=bool)
+    return Visits(chosen, start[order], stop[order], kind[order], facility[order], people.payer[chosen], nothing, none)
