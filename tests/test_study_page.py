@@ -344,6 +344,19 @@ def test_rows_that_share_their_first_text_stand_under_it(study: dict[str, Any]) 
     assert {cell.mark for block in shown.blocks for row in block.rows for cell in row.cells} == {"", "▲", "▼", "◆"}
 
 
+def test_the_design_says_once_what_its_rows_share_and_its_csv_says_all(page: Page, files: dict[str, str]) -> None:
+    assert "All of them: Regime: joint; Model: 8M; Parameters: 8,400,000;" in page.text
+    rows = list(csv.DictReader(io.StringIO(files["design-efficiency.csv"])))
+    assert len(rows) == 4 and {row["seeds_text"] for row in rows} == {"0, 1, 2"}
+    assert {(row["regime"], row["notes"], row["parameters"]) for row in rows} == {("joint", "1,000", "8,400,000")}
+
+
+def test_a_claim_is_said_apart_from_how_it_is_decided(study: dict[str, Any], tmp_path: Path) -> None:
+    claims = [{**study["claims"][0], "claim": "It is so. A task counts where it is clear."}]
+    text = render_study({**study, "claims": claims}, tmp_path / "claims.html").read_text(encoding="utf-8")
+    assert '<p class="claim">It is so</p>' in text and "Decided so: a task counts where it is clear." in text
+
+
 def test_remarks_that_repeat_or_are_long_stand_below_their_table() -> None:
     cells = [{"value": 0.5, "note": "read off"}] * 3 + [
         {"value": 0.6, "note": "alone"},

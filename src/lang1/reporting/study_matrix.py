@@ -13,7 +13,7 @@ from lang1.reporting.study_schema import Figure, Point, Series
 from lang1.reporting.svg import Drawing
 
 LEFT, CELL, SIZE = 128.0, 80.0, 12.5
-STRONGEST = 0.62  # opacity of the shade of the largest value: letters stay readable on it in light and in dark
+STRONGEST = 0.5  # opacity of the shade of the largest value: letters stay readable on it in light and in dark
 
 
 def draw_matrix(figure: Figure, uid: str, said: str) -> Drawing:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lang1.common.artefact import read_json
 from lang1.common.errors import ArtefactError
-from lang1.reporting import plots, study_cases, views, words
+from lang1.reporting import plots, study_cases, study_design, views, words
 from lang1.reporting.downloads import Download, figure_csv, standalone, table_csv
 from lang1.reporting.numbers import count, join, plural
 from lang1.reporting.page import write_page
 from lang1.reporting.report import facts, fingerprint
 from lang1.reporting.study_figures import draw
-from lang1.reporting.study_schema import Analysis, Claim, Column, Figure, Study, Table, Value, read_study
+from lang1.reporting.study_schema import Analysis, Claim, Figure, Study, Table, read_study
 from lang1.reporting.study_tables import view
-from lang1.reporting.study_words import CLAIM_MARKS, DESIGNS, FIELDS, STUDY_GLOSSARY, VERDICTS
+from lang1.reporting.study_words import CLAIM_MARKS, STUDY_GLOSSARY, VERDICTS, slug
 
 FILE = "study.json"
 FIRST = ("answer", "warnings", "glance")  # what stands above the list of the analyses
@@ -78,7 +77,7 @@ def downloads(study: Study) -> Iterator[Download]:
     for part in _parts(study):
         for shown in [*part["figures"], *part["tables"]]:
             yield from shown["downloads"]
-    for shown in _design(study):
+    for shown in study_design.tables(study):
         yield from shown["downloads"]
 
 
@@ -95,7 +94,7 @@ def _values(study: Study, digest: str) -> dict[str, Any]:
     simulated = bool(study.data) and not any(d.real for d in study.data)
     mixed = any(d.real for d in study.data) and not all(d.real for d in study.data)
     cases = study_cases.browser(study)
-    design = _design(study)
+    design = study_design.tables(study)
     titles = {task.task: task.title or task.task for task in study.tasks}
     name = f"lang1 {study.versions.get('lang1', '')}".strip()
     contents = [("answer", "The answer in short")]
@@ -158,7 +157,8 @@ def tally(claims: list[Claim]) -> str:
 
 def _claim(claim: Claim, places: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     mark, class_ = CLAIM_MARKS[claim.verdict]
-    return {"c": claim, "mark": mark, "class": class_, "part": places.get(claim.analysis)}
+    said, _, rule = claim.claim.partition(". ")
+    return {"c": claim, "said": said, "rule": rule, "mark": mark, "class": class_, "part": places.get(claim.analysis)}
 
 
 def _parts(study: Study) -> list[dict[str, Any]]:
@@ -200,57 +200,7 @@ def _table(table: Table, number: str, stem: str) -> dict[str, Any]:
     return {"v": view(table), "number": number, "downloads": [Download(f"{stem}.csv", "CSV", table_csv(table))]}
 
 
-def _design(study: Study) -> list[dict[str, Any]]:
-    """What was trained and scored as tables, one a part of the design; repeats by seed make one row."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for cell in study.design:
-        groups.setdefault(str(cell.get("design", "grid")), []).append(cell)
-    made = []
-    for name, cells in groups.items():
-        repeats: dict[str, tuple[dict[str, Any], list[Any]]] = {}
-        for cell in cells:
-            about = {k: v for k, v in cell.items() if k not in ("step", "seed", "design")}
-            key = json.dumps(about, sort_keys=True, default=str)
-            repeats.setdefault(key, (about, []))[1].append(cell.get("seed"))
-        fields = [
-            k
-            for k in [*FIELDS, *_others(cells)]
-            if any(a.get(k) not in (None, "", [], ()) for a, _ in repeats.values())
-        ]
-        rows: list[dict[str, Value | str | None]] = []
-        for about, seeds in repeats.values():
-            texts = {field: _text(field, about.get(field)) for field in fields}
-            rows.append({**texts, "seeds": ", ".join(str(s) for s in seeds if s is not None)})
-        columns = [Column(key=f, label=FIELDS.get(f, f.replace("_", " "))) for f in fields]
-        columns.append(Column(key="seeds", label="Seeds"))
-        title = DESIGNS.get(name, name.replace("_", " "))
-        table = Table(id=f"design-{slug(name)}", title=title, columns=columns, rows=rows)
-        shown = _table(table, "", f"design-{slug(name)}")
-        made.append({**shown, "title": title, "cells": len(cells)})
-    return made
-
-
-def _others(cells: list[dict[str, Any]]) -> list[str]:
-    known = {*FIELDS, "step", "seed", "design", "seeds"}
-    return list(dict.fromkeys(key for cell in cells for key in cell if key not in known))
-
-
-def _text(field: str, value: Any) -> str:
-    if value is None or value == "":
-        return ""
-    if field in ("parameters", "tokens", "notes", "budget") and isinstance(value, int | float):
-        return count(value)
-    if isinstance(value, list | tuple):
-        return ", ".join(str(x) for x in value)
-    return str(value)
-
-
 def _settings(settings: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     nested = [(name, views.flat(value)) for name, value in settings.items() if isinstance(value, Mapping)]
     loose = views.flat({name: value for name, value in settings.items() if not isinstance(value, Mapping)})
     return [("study", loose), *nested] if loose else nested
-
-
-def slug(text: str) -> str:
-    """A name for anchors and files: small letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lang1.reporting.words import GLOSSARY
 
 # Mark, class of the style sheet. The mark tells what the colour tells.
@@ -95,3 +97,8 @@ _OWN: tuple[tuple[str, str], ...] = (
 )
 
 STUDY_GLOSSARY = _OWN + GLOSSARY
+
+
+def slug(text: str) -> str:
+    """A name for anchors and files: small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
