@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -158,6 +159,13 @@ def world(
         write_cell(out / cell.step, cell, benchmarks[cell.benchmark], worth, seed_spread, splits, noise)
     settings = EvaluateSettings(resamples=resamples, fast=True)
     return Context(made, {c.step: out / c.step for c in made}, benchmarks, settings, HOME)
+
+
+@functools.cache
+def told(story: Literal["paper", "alike"]) -> Context:
+    """A whole study in which the paper's story is true, or in which nothing helps; made once a process, two seeds."""
+    out = _records()["riverside"].parent.parent / f"told-{story}"
+    return world(out, skill=Effects() if story == "paper" else alike(), resamples=100)
 
 
 def write_cell(

@@ -68,13 +68,14 @@ def budget(context: Context) -> Analysis | None:
         for t in making.with_mean(tasks)
     ]
     columns = [heads[0], *(Column(key=_key(n), label=parties.notes(n), kind="difference") for n in notes)]
+    labels = _more_labels(context, cells, tokens[-1], sizes({key: g for key, g in cells.items() if key[1] in gained}))
     told = "the latest checkpoint minus the earliest, finetuned on as many notes, same patients"
     return Analysis(
         id="budget",
         title="Pretraining against labels",
         question="At a given number of labels, what does longer pretraining add, and what do more labels?",
-        sentence=_sentence(context, cells, tokens, gained),
-        verdict=tally({parties.notes(n): v for n, v in gained.items()}).verdict,
+        sentence=_sentence(cells, tokens, gained, labels),
+        verdict=tally({**{parties.notes(n): v for n, v in gained.items()}, "labels": labels}).verdict,
         caveats=making.caveats(context, list(cells.values()), tasks),
         paper="Every checkpoint is finetuned on 100 to 362,259 notes; the paper concludes that pretraining makes "
         "finetuning need fewer labels. We hold no figures of its matrix.",
@@ -101,7 +102,12 @@ def _figure(task: str, name: str, points: list[Point], tokens: Sequence[int], no
     )
 
 
-def _sentence(context: Context, cells: Square, tokens: Sequence[int], gained: dict[int | None, Value]) -> str:
+def _more_labels(context: Context, cells: Square, tokens: int, notes: Sequence[int | None]) -> Value | None:
+    few, many = (cells.get((tokens, n)) for n in (notes[0], notes[-1])) if len(notes) > 1 else (None, None)
+    return context.difference(many, few, MEAN) if few is not None and many is not None else None
+
+
+def _sentence(cells: Square, tokens: Sequence[int], gained: dict[int | None, Value], labels: Value | None) -> str:
     if not gained:
         return "No number of labels has two checkpoints to compare."
     sizes_known = sizes({key: g for key, g in cells.items() if key[1] in gained})
@@ -113,8 +119,6 @@ def _sentence(context: Context, cells: Square, tokens: Sequence[int], gained: di
     )
     if most != fewest:
         text += f"; on {parties.notes(most)}, {moved(gained[most], up, down)}"
-        last = [cells.get((tokens[-1], n)) for n in (most, fewest)]
-        if last[0] is not None and last[1] is not None:
-            labels = context.difference(last[0], last[1], MEAN)
-            text += f". More labels at the last checkpoint: {moved(labels, up, down)}"
+    if labels is not None:
+        text += f". More labels at the last checkpoint: {moved(labels, up, down)}"
     return text + "."

@@ -10,7 +10,7 @@ from lang1.metrics.auroc import Floats
 from lang1.reporting.numbers import count, percent
 from lang1.reporting.study_schema import Analysis, Axis, Column, Figure, Series, Value
 from lang1.study.analyses import making, parties
-from lang1.study.analyses.sentences import gap, lower_first, moved, said, standing, tally
+from lang1.study.analyses.sentences import gap, lower_first, moved, said, standing, tally, together
 from lang1.study.context import MEAN, Context, Group
 
 Curve = dict[int, Group]
@@ -88,13 +88,16 @@ def efficiency(context: Context) -> Analysis | None:
         for task in ([MEAN, *tasks] if len(tasks) > 1 else tasks)
         if lines[task]
     ]
-    sides = tally({f"{label}, {count(size)}": row.get(MEAN) for (label, size), row in held.items()})
+    sides = [
+        tally({f"{label}, {count(size)}": row.get(MEAN) for (label, size), row in held.items()}),
+        *(tally(_tasks(row)) for (_, size), row in held.items() if size == min(own[main])),
+    ]
     return Analysis(
         id="efficiency",
         title="How many labels it takes",
         question="With how few labelled notes does the specialist do as well as a generalist?",
         sentence=_sentence(context, main, own[main], others, held, saved),
-        verdict=sides.verdict if held else "none",
+        verdict=together(sides),
         caveats=[
             *making.caveats(context, [g for c in found.values() for g in c.values()], tasks),
             "Smaller sets of notes lie inside the larger ones: one draw of notes, whose luck no interval holds.",
@@ -147,6 +150,10 @@ def _crossing(x: Floats, curve: Floats, target: float) -> float:
     return float(x[k - 1] + share * (x[k] - x[k - 1]))
 
 
+def _tasks(found: dict[str, Value]) -> dict[str, Value]:
+    return {task: value for task, value in found.items() if task != MEAN}
+
+
 def _role(curve: Curve) -> str:
     return next(iter(curve.values())).about.role
 
@@ -178,7 +185,7 @@ def _sentence(
         text = f"{main} against {label}, mean over tasks: finetuned on {count(at[0])} notes {_mean(few)}"
         if len(at) > 1:
             text += f", on {count(at[-1])} notes {_mean(held[label, at[-1]])}"
-        names = {lower_first(context.title(t)): v for t, v in few.items() if t != MEAN}
+        names = {lower_first(context.title(t)): v for t, v in _tasks(few).items()}
         text += f"; by task, on {count(at[0])} notes, {said(tally(names))}"
         found = saved[label]
         if found is not None and found.value is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lang1.reporting.study_schema import Analysis, Column, Figure, Value
 from lang1.study import paper
 from lang1.study.analyses import making, parties
-from lang1.study.analyses.sentences import Tally, lower_first, moved, said, tally
+from lang1.study.analyses.sentences import Tally, lower_first, moved, said, tally, together
 from lang1.study.context import MEAN, Context, Group
 
 MATCHED = "size-matched"
@@ -98,7 +98,7 @@ def external(context: Context) -> Analysis | None:
         title="At another health system",
         question="Is home's model of use elsewhere, and how far behind one that learned there from as many labels?",
         sentence=sentence[:1].upper() + sentence[1:],
-        verdict=tally({f"{key}": found.get(MEAN) or next(iter(found.values())) for key, found in held.items()}).verdict,
+        verdict=together([*sides.values(), tally({str(key): found.get(MEAN) for key, found in held.items()})]),
         caveats=[*making.caveats(context, everyone, tasks), *_unmatched(places)],
         paper="At MIMIC-III (readmission, mortality, length of stay), Lang1-1B finetuned at NYU comes to 0.664, 0.837 "
         "and 0.652, finetuned there to 0.677, 0.855 and 0.648, and not finetuned to 0.516, 0.443 and 0.501.",

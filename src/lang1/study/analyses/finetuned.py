@@ -104,7 +104,7 @@ def finetuned(context: Context) -> Analysis | None:
         title="Finetuned",
         question="Is a specialist of one's own ahead of generalists and baselines once all learn from the same labels?",
         sentence=sentence,
-        verdict=together([counted.get("the finetuned generalists") or counted.get("the baselines") or Tally()]),
+        verdict=together(counted.values()),
         caveats=[*making.caveats(context, groups, tasks), *_unequal(main, generalists)],
         paper="Lang1-1B is ahead of a finetuned Llama-3.2-1B by 1.0 to 5.2 points (read off a figure) and of a "
         "finetuned 70-billion-parameter model by 3.6 to 6.8 points on all five tasks.",

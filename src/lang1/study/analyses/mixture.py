@@ -27,7 +27,7 @@ def mixture(context: Context) -> Analysis | None:
     rows: list[making.Row] = []
     figures = []
     gains: dict[str, dict[str, Value]] = {}
-    sides = {}
+    asked: dict[tuple[str, str], list[str]] = {}
     for kind, cells in by_kind.items():
         points: list[Point] = []
         for (c, m), group in cells.items():
@@ -49,11 +49,13 @@ def mixture(context: Context) -> Analysis | None:
             if m != model and (c, model) in cells
         }
         gains |= {f"{KINDS[kind]}: {name}": found for name, found in {**mixes, **scales}.items()}
-        sides[kind, "mix"] = tally({name: _mean(found) for name, found in mixes.items()})
-        sides[kind, "size"] = tally({name: _mean(found) for name, found in scales.items()})
+        asked[kind, "mix"], asked[kind, "size"] = (
+            [f"{KINDS[kind]}: {name}" for name in named_so] for named_so in (mixes, scales)
+        )
     held, family = making.corrected(gains)
     if not held:
         return None
+    sides = {key: tally({name: _mean(held[name]) for name in pairs}) for key, pairs in asked.items()}
     heads = [
         Column(key="kind", label=""),
         Column(key="corpus", label="Pretrained on"),
@@ -62,12 +64,12 @@ def mixture(context: Context) -> Analysis | None:
         *making.task_columns(context, tasks),
     ]
     columns = [Column(key="pair", label="Compared"), *making.task_columns(context, tasks, "difference")]
-    pairs: list[making.Row] = [{"pair": name, **found} for name, found in held.items()]
+    compared: list[making.Row] = [{"pair": name, **found} for name, found in held.items()]
     told = f"Same patients, same labels; Holm over {family} comparisons of single tasks."
     text = []
     for kind, words in KINDS.items():
-        for asked, what, other in (("mix", f"mixture '{corpus}'", "mixtures"), ("size", f"size '{model}'", "sizes")):
-            side = sides[kind, asked]
+        for about, what, other in (("mix", f"mixture '{corpus}'", "mixtures"), ("size", f"size '{model}'", "sizes")):
+            side = sides[kind, about]
             if side.known:
                 text.append(f"{words}, the {what} is {said(side, 'comparison', named=False)} with other {other}")
     one = _mean(next(iter(held.values())))
@@ -89,7 +91,7 @@ def mixture(context: Context) -> Analysis | None:
         + ". Its figures by mixture are not held here.",
         tables=[
             making.table("mixture", "AUROC by mixture and size", heads, rows),
-            making.table("mixture-differences", "What mixture and size change", columns, pairs, told),
+            making.table("mixture-differences", "What mixture and size change", columns, compared, told),
         ],
         figures=figures,
     )

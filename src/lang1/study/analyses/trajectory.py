@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lang1.reporting.numbers import compact
 from lang1.reporting.study_schema import Analysis, Axis, Column, Figure, Point, Series, Value
 from lang1.study.analyses import making
-from lang1.study.analyses.sentences import lower_first, moved, said, tally
+from lang1.study.analyses.sentences import lower_first, moved, said, tally, together
 from lang1.study.context import MEAN, Context, Group
 
 
@@ -71,9 +71,7 @@ def trajectory(context: Context) -> Analysis | None:
         title="As pretraining goes on",
         question="Does longer pretraining alone, without labels, make a model answer better?",
         sentence=sentence,
-        verdict=tally({str(k): row.get(MEAN) for k, row in enumerate(map(making.values_of, ends))}).verdict
-        if len(tasks) > 1
-        else sides.verdict,
+        verdict=together([sides, tally({MEAN: gained.get(MEAN)})]),
         caveats=[*making.caveats(context, [g for run in runs for g in run], tasks), *_one_pretraining(runs)],
         paper="The same curve for Lang1-1B; of its figures we hold the end alone (0.48 to 0.58 by task).",
         tables=tables,

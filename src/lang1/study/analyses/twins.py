@@ -5,7 +5,7 @@ from __future__ import annotations
 from lang1.reporting.study_schema import Analysis, Axis, Column, Figure, Series, Value
 from lang1.study.analyses import making, parties
 from lang1.study.analyses.efficiency import notes_of
-from lang1.study.analyses.sentences import lower_first, moved, said, tally
+from lang1.study.analyses.sentences import lower_first, moved, said, tally, together
 from lang1.study.context import MEAN, Context, Group
 
 # By size of the model and notes finetuned on: general text alone, general and clinical text.
@@ -80,7 +80,7 @@ def twins(context: Context) -> Analysis | None:
         title="Matched twins",
         question="Is a model better for having read clinical text, if architecture, tokens and labels are the same?",
         sentence=sentence,
-        verdict=tally(means).verdict,
+        verdict=together([tally(means), by_task]),
         caveats=[*making.caveats(context, [g for pair in found.values() for g in pair], tasks), *_matched(found)],
         paper="The paper compares with third-party models of other data, tokenizers and lengths; it has no such twins.",
         tables=tables,
