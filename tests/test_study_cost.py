@@ -399,6 +399,21 @@ class TestAnalysis:
         assert any("assumption" in caveat for caveat in made.caveats)
         assert {f.id for f in made.figures} >= {"tornado", "cost-benefit", "cost-by-volume"}
 
+    def test_no_right_alert_is_no_certainty(self, study: Context) -> None:
+        made = cost_and_benefit(study)
+        assert made is not None
+        rows = [*table(made, "benefit"), *table(made, "capacities")]
+        for row in rows:
+            for key in ("sensitivity", "ppv", "true", "net"):
+                cell = row.get(key)
+                if isinstance(cell, Value) and cell.value is not None:
+                    assert cell.low is not None and cell.high is not None and cell.low < cell.high
+                    assert cell.low <= cell.value <= cell.high
+        for row in rows:  # right alerts are PPV times alerts
+            if "ppv" in row and isinstance(row["ppv"], Value):
+                yearly = number(row["alerts_day"]) * 365.25
+                assert number(row["true"]) == pytest.approx(number(row["ppv"]) * yearly, rel=1e-6)
+
     def test_the_hospitals_own_figures_count(self, study: Context) -> None:
         own = {
             "encounters_a_year": 20_000,

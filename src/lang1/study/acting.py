@@ -158,15 +158,25 @@ class Acted:
         return Pooled(float(np.average([apart for apart, _ in known], weights=weights)), float(sum(weights)))
 
     def value(self, option: Option, task: str, what: str, at: Figures, scale: float = 1.0) -> Value | None:
-        """A figure with its interval for patients and seeds, times ``scale``."""
-        each = list(self.drawn(option, task, what, at).values())
+        """A figure with its interval for patients and seeds, times ``scale``.
+
+        The number of alerts is the same in every resample, so that right alerts and net benefit of one task are PPV on
+        another scale: their intervals are PPV's, which stay possible where no alert, or every one, is right.
+        """
+        of_ppv = what in ("hits", "net_benefit") and task != MEAN
+        each = list(self.drawn(option, task, "ppv" if of_ppv else what, at).values())
         if not each:
             return None
-        share = what in ("sensitivity", "ppv")
-        prior = self._pooled(option, task, what, at, share) if len(each) > 1 else None
+        share = of_ppv or what in ("sensitivity", "ppv")
+        prior = self._pooled(option, task, "ppv" if of_ppv else what, at, share) if len(each) > 1 else None
         found = over_seeds([o.value for o in each], [o.draws for o in each], each[0].df, share=share, pooled=prior)
-        found = replace(found, value=scale * found.value, low=scale * found.low, high=scale * found.high)
-        return as_value(found, each[0].judged if task != MEAN else None, p=None)
+        slope, shift = scale, 0.0
+        if of_ppv:
+            rate, risk = self.rate(task, at), at["acting.threshold_risk"]
+            odds = risk / (1 - risk) if what == "net_benefit" else 0.0
+            slope, shift = scale * rate * (1 + odds), -scale * rate * odds
+        bounds = {name: slope * getattr(found, name) + shift for name in ("value", "low", "high")}
+        return as_value(replace(found, **bounds), each[0].judged if task != MEAN else None, p=None)
 
     def difference(self, one: Option, other: Option, task: str, at: Figures) -> OverSeeds | None:
         """Net benefit of ``one`` less that of ``other`` for each encounter, on the same patients."""

@@ -60,6 +60,18 @@ class Option:
         return max((one.parameters or 0 for one in self.footprint.scorings), default=0)
 
     @property
+    def clinical(self) -> bool:
+        """Whether its pretraining saw notes."""
+        return any(group.about.pretrained_on for group in self.groups.values())
+
+    @property
+    def shown_kind(self) -> str:
+        """Its kind in words."""
+        if self.kind == "specialist" and not self.clinical:
+            return "from scratch, general text alone"
+        return KINDS[self.kind]
+
+    @property
     def notes(self) -> float:
         """Notes that it was finetuned on; infinity for all."""
         notes = [group.about.notes for group in self.groups.values()]
@@ -195,10 +207,10 @@ def _tokens(option: Option) -> bool:
 
 
 def representative(of: Sequence[Option], *kinds: Kind) -> Option | None:
-    """Of the first kind that is there, the largest joint model finetuned on most notes, chosen before any result;
+    """Of the first kind that is there, the largest joint model that saw notes, chosen before any result;
     the largest where none is joint."""
     for kind in kinds:
         found = [one for one in of if one.kind == kind]
         if found:
-            return max(found, key=lambda one: (one.joint, one.parameters, one.notes))
+            return max(found, key=lambda one: (one.joint, one.clinical, one.parameters, one.notes))
     return None

@@ -17,12 +17,13 @@ from lang1.study.costing import (
     scoring_hours,
     training_hours,
 )
-from lang1.study.options import KINDS, Option
+from lang1.study.options import Option
 from lang1.study.prices import Prices
 from lang1.study.reckoning import Reckoned, worth_for_one
 
 # No hospital has more encounters in a year; a volume above it is not given as a number.
 MOST_ENCOUNTERS = 10_000_000
+ALIKE = "no difference"
 Row = dict[str, Value | str | None]
 
 
@@ -47,7 +48,7 @@ def costs_table(reckoned: Reckoned) -> Table:
         rows.append(
             {
                 "option": one.label,
-                "kind": KINDS[one.kind],
+                "kind": one.shown_kind,
                 "models": Value(value=float(one.footprint.models)),
                 "setup": Value(value=found.setup),
                 "training": Value(value=None, note="not recorded") if lost else Value(value=found.training),
@@ -151,7 +152,7 @@ def benefit_tables(context: Context, reckoned: Reckoned, acted: Acted, leading: 
     rows: list[Row] = []
     other: list[Row] = []
     best = {one.task: one for one in leading}
-    sides = [(name, reckoned.prices.figures("typical") | _capacity(reckoned.prices, name)) for name in ("low", "high")]
+    sides = _sides(reckoned.prices)
     for task, leader in best.items():
         for one in reckoned.every:
             row = _acting_row(context, acted, one, task, at)
@@ -160,23 +161,32 @@ def benefit_tables(context: Context, reckoned: Reckoned, acted: Acted, leading: 
             row["behind"] = "the best" if one is leader.best else leader.behind.get(one.label)
             rows.append(row)
             for name, moved in sides:
-                if all(acted.rate(each, moved) == acted.rate(each, at) for each in acted.tasks()):
+                same = all(acted.rate(each, moved) == acted.rate(each, at) for each in acted.tasks())
+                if same and moved["acting.threshold_risk"] == risk:
                     continue
                 changed = _acting_row(context, acted, one, task, moved)
-                other += [{"capacity": name, **changed}] if changed is not None else []
+                other += [{"moved": name, **changed}] if changed is not None else []
     note = (
         f"Alerts are the highest risks of the test split, as many as the capacity; net benefit weighs a false alert "
         f"{risk / (1 - risk):.3g} of a right one (acting from a risk of {risk:g} on). Intervals: patients and seeds."
     )
     made = [Table(id="benefit", title="What acting on it brings", columns=columns, rows=rows, note=note)]
     if other:
-        head = [Column(key="capacity", label="Capacity"), *columns[:-1]]
-        made.append(Table(id="capacities", title="The same at other capacities", columns=head, rows=other))
+        head = [Column(key="moved", label="Moved"), *columns[:-1]]
+        made.append(Table(id="capacities", title="The same at other capacities and risks", columns=head, rows=other))
     return made
 
 
-def _capacity(prices: Prices, side: str) -> dict[str, float]:
-    return {k: float(getattr(v, side)) for k, v in prices.spans().items() if k.startswith("acting.alerts_")}
+def _sides(prices: Prices) -> list[tuple[str, dict[str, float]]]:
+    """Figures with the capacity, or the risk from which acting is worth it, at one of its ends."""
+    typical, made = prices.figures(), []
+    for side in ("low", "high"):
+        moved = {k: float(getattr(v, side)) for k, v in prices.spans().items() if k.startswith("acting.alerts_")}
+        made.append((f"{side} capacity", typical | moved))
+    for side in ("low", "high"):
+        risk = float(getattr(prices.acting.threshold_risk, side))
+        made.append((f"acting from a risk of {risk:g}", typical | {"acting.threshold_risk": risk}))
+    return made
 
 
 def _acting_row(context: Context, acted: Acted, one: Option, task: str, at: Figures) -> Row | None:
@@ -217,13 +227,16 @@ def break_even_table(reckoned: Reckoned, acted: Acted, special: Option) -> Table
         if one is special:
             continue
         theirs = reckoned.costs[one.label]
+        years = reckoned.typical["years_used"]
+        # Money that would round to nothing decides nothing, whatever its sign.
+        alike = all(abs(mine.a_year(v, years) - theirs.a_year(v, years)) < 0.5 for v in (0.0, 1e6))
         row: Row = {
             "against": one.label,
             "one_off": Value(value=mine.one_off - theirs.one_off),
             "fixed": Value(value=mine.fixed - theirs.fixed),
             "saved": Value(value=1000 * (theirs.for_one - mine.for_one)),
-            "volume": _shown(break_even(mine, theirs, reckoned.typical["years_used"])),
-            "ranges": _over_ranges(reckoned, special, one),
+            "volume": ALIKE if alike else _shown(break_even(mine, theirs, reckoned.typical["years_used"])),
+            "ranges": "" if alike else _over_ranges(reckoned, special, one),
             "year": Value(value=reckoned.a_year(special) - reckoned.a_year(one)),
         }
         if priced:
