@@ -436,6 +436,8 @@ class TestAnalysis:
         spent = next(r for r in table(made, "costs") if r["option"] == money["option"])
         assert number(money["net"]) == pytest.approx(number(money["worth"]) - number(spent["year"]))
         assert number(money["least"]) < number(money["net"]) < number(money["most"])
+        asked = {r["figure"]: r["from"] for r in table(made, "prices")}
+        assert asked["staff.hour"] == "set in the study" and asked["cpu_hour"] == "the package's assumption"
         bought = next(r for r in table(made, "costs") if r["option"] == "generalist-70b")
         assert number(bought["year"]) == pytest.approx(20 * number(bought["thousand"]))
 

@@ -14,6 +14,7 @@ from lang1.study.analyses.cost_tables import (
     costs_table,
     measured_table,
     money_table,
+    prices_table,
     sensitivity_table,
 )
 from lang1.study.context import MEAN, Context
@@ -53,7 +54,7 @@ def cost_and_benefit(context: Context) -> Analysis | None:
     tables = [costs_table(reckoned), measured_table(reckoned), *benefit_tables(context, reckoned, acted, leading)]
     tables += [break_even_table(reckoned, acted, special)] if special is not None and len(every) > 1 else []
     tables += [worth] if worth is not None else []
-    tables += [sensitivity_table(reckoned, special or reckoned.cheapest)]
+    tables += [sensitivity_table(reckoned, special or reckoned.cheapest), prices_table(prices)]
     return Analysis(
         id="cost",
         title="Cost and benefit",

@@ -18,7 +18,7 @@ from lang1.study.costing import (
     training_hours,
 )
 from lang1.study.options import Option
-from lang1.study.prices import Prices
+from lang1.study.prices import Prices, read_prices
 from lang1.study.reckoning import Reckoned, worth_for_one
 
 # No hospital has more encounters in a year; a volume above it is not given as a number.
@@ -346,3 +346,25 @@ def sensitivity_table(reckoned: Reckoned, option: Option) -> Table:
         unit=reckoned.prices.currency,
         note=f"{left} figures that change neither this cost nor which option is cheapest are left out." if left else "",
     )  # fmt: skip
+
+
+def prices_table(prices: Prices) -> Table:
+    """Every figure that was reckoned with, and whether the study set it."""
+    package = read_prices().spans()
+    rows: list[Row] = [
+        {
+            "figure": path,
+            "low": Value(value=span.low),
+            "typical": Value(value=span.typical),
+            "high": Value(value=span.high),
+            "from": "the package's assumption" if package.get(path) == span else "set in the study",
+        }
+        for path, span in prices.spans().items()
+    ]
+    columns = [Column(key="figure", label="Figure")]
+    columns += [Column(key=key, label=key.capitalize(), kind="number") for key in ("low", "typical", "high")]
+    columns.append(Column(key="from", label="Where it is from"))
+    rates = "; ".join(f"{one.mfu:.2%} at {one.parameters / 1e6:,.0f} million weights" for one in prices.measured)
+    note = f"None of it was measured. Measured: training reached {rates} of the peak of {prices.accelerator.name}."
+    title = "Prices, hours and capacities reckoned with"
+    return Table(id="prices", title=title, columns=columns, rows=rows, unit=prices.currency, note=note)
