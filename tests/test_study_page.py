@@ -354,7 +354,7 @@ def test_the_design_says_once_what_its_rows_share_and_its_csv_says_all(page: Pag
 def test_a_claim_is_said_apart_from_how_it_is_decided(study: dict[str, Any], tmp_path: Path) -> None:
     claims = [{**study["claims"][0], "claim": "It is so. A task counts where it is clear."}]
     text = render_study({**study, "claims": claims}, tmp_path / "claims.html").read_text(encoding="utf-8")
-    assert '<p class="claim">It is so</p>' in text and "Decided so: a task counts where it is clear." in text
+    assert '<p class="claim">It is so</p>' in text and '<p class="small">A task counts where it is clear.</p>' in text
 
 
 def test_remarks_that_repeat_or_are_long_stand_below_their_table() -> None:
