@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,11 @@ from lang1.evaluation.settings import EvaluateSettings
 from lang1.remede.benchmark import Benchmark
 from lang1.reporting.schema import Data, Task
 from lang1.reporting.study_report import render_study
-from lang1.reporting.study_schema import VERSION, Analysis, Claim, Study
+from lang1.reporting.study_schema import VERSION, Analysis, Study
 from lang1.study.analyses.registry import ANALYSES
 from lang1.study.cases import choose
 from lang1.study.cells import Cell
+from lang1.study.claims import claims
 from lang1.study.context import Context
 
 KIND = "study"
@@ -53,7 +52,7 @@ def write_study(out: Path, folders: Mapping[str, Mapping[str, Path]], settings: 
             subtitle=settings.subtitle,
             data=[Data.model_validate(data_line(bench)) for bench in _one_each(context.benchmarks.values())],
             tasks=_tasks(context),
-            claims=_claims(context, made),
+            claims=claims(context, made),
             analyses=made,
             cases=choose(context, settings.cases, settings.real_cases) if settings.cases else [],
             failed=[*settings.failed, *broken],
@@ -118,12 +117,6 @@ def analysed(context: Context, folder: Path) -> tuple[list[Analysis], list[str]]
         if found is not None:
             made.append(found)
     return made, broken
-
-
-def _claims(context: Context, made: Sequence[Analysis]) -> list[Claim]:
-    if find_spec("lang1.study.claims") is None:
-        return []
-    return list(import_module("lang1.study.claims").claims(context, made))
 
 
 def _one_each(benchmarks: Any) -> list[Benchmark]:
