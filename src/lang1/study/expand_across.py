@@ -105,7 +105,7 @@ def swaps(make: Maker, design: Swaps) -> None:
         if swap.truth is not None:
             oracle(make, name, bench, swap.truth, others(make, design), **about)
         joint = over(grid.joint.finetune if grid.joint is not None else {}, design.finetune)
-        for seed in seeds(make, design):
+        for seed in design.seeds or (grid.joint.seeds if grid.joint is not None else None) or grid.seeds:
             tuned = make.finetuned(
                 start, home, [grid.home], joint, seed, tasks=home_tasks(make), notes=main_notes(make), design="swaps"
             )

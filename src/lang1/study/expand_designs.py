@@ -287,14 +287,17 @@ def longitudinal(make: Maker, design: Longitudinal) -> None:
     """One note against several, by token budget."""
     grid = make.grid
     home = grid.systems[grid.home]
+    records = design.records or home.records
+    known = design.truth or (home.truth if design.records is None else None)
     start = make.pretrained(*chosen(make, design))
     for name, read in design.inputs.items():
         settings = over(make.benchmark_settings(grid.home), read.benchmark)
-        bench, tasks = make.copy_benchmark(name, home.records, settings), make.tasks(settings)
+        bench, tasks = make.copy_benchmark(name, records, settings), make.tasks(settings)
         judged = others(make, design)
         shared = {"design": "longitudinal", "variant": name}
-        if design.oracle and home.truth is not None:
-            oracle(make, name, bench, home.truth, over(judged, {"allow_missing": True}), **shared)
+        truth = read.truth or known
+        if truth is not None:
+            oracle(make, name, bench, truth, over(judged, {"allow_missing": True}), **shared)
         for baseline in design.baselines:
             made = over(judged, make.grid.baseline)
             baselined(make, baseline, bench, tasks, made, trained_on=(grid.home,), **shared)

@@ -127,13 +127,17 @@ class Input(Settings):
 
     benchmark: dict[str, Any] = Field(default={}, description="over the home's: cards and tasks")
     budgets: list[int] | None = Field(default=None, description="tokens of the input; null: those of the design")
+    truth: str | None = Field(default=None, description="true risks given this input; null: those of the design")
 
 
 class Longitudinal(OneModel):
     """The same questions asked of one note and of several, by token budget."""
 
-    inputs: dict[Name, Input] = Field(min_length=1, description="by name: note, chart, update-day-1, …")
+    records: str | None = Field(
+        default=None, description="other records of home's patients under their ids, with daily notes; null: home's"
+    )
+    truth: str | None = Field(default=None, description="true risks of these records; null: home's, of home's records")
+    inputs: dict[Name, Input] = Field(min_length=1, description="by name: note, chart, …")
     budgets: list[int] = Field(default=[512], min_length=1, description="tokens of the input")
     notes: Notes = Field(default=None, description="inputs that each is finetuned on; null: all")
-    oracle: bool = Field(default=True, description="score the truth too, where the system has it")
     baselines: list[str] = []
