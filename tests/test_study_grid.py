@@ -12,7 +12,7 @@ from lang1.common.errors import SettingsError
 from lang1.study.recipes import recipe_path
 from lang1.study.runner import plan
 from lang1.study.seeds import fan_out
-from lang1.study.spec import StudySpec, load_study
+from lang1.study.spec import StudySpec, load_study, only
 from lang1.study.steps import STEP_KINDS, StudyReportStep
 
 SMALL: dict[str, Any] = {
@@ -282,6 +282,20 @@ def test_generalists_are_left_out_with_words_until_a_folder_is_given(tmp_path: P
     assert [s.step for n, s in server.steps.items() if "server" in n] == ["generalist", "generalist"]
 
 
+def test_one_step_and_what_it_needs(tmp_path: Path) -> None:
+    spec = load(tmp_path, joint={}, single={})
+    asked = only(spec, ["finetuned-both-nano-joint-seed1"])
+    assert list(asked.steps) == [
+        "hospitals",
+        "benchmark-riverside",
+        "corpus-both",
+        "pretrained-both-nano",
+        "finetuned-both-nano-joint-seed1",
+    ]
+    with pytest.raises(SettingsError, match="no step 'joint'"):
+        only(spec, ["joint"])
+
+
 @pytest.mark.parametrize(
     ("grid", "words"),
     [
@@ -317,3 +331,19 @@ def test_the_shipped_study_has_every_design_in_its_test_variant_too() -> None:
         spec = load_study(recipe_path("study-small.yaml"), [], variants)
         designs = {cell.design for cell in report_of(spec).cells}
         assert designs >= {"grid", "single", "trajectory", "budget", "efficiency", "twins", "seen", "systems"}
+
+
+def test_the_least_study_of_the_docs_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "study.md").read_text(encoding="utf-8")
+    (tmp_path / "s.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    kinds = [step.step for step in load_study(tmp_path / "s.yaml").steps.values()]
+    assert kinds == [
+        "remede",
+        *["baseline"] * 3,
+        "corpus",
+        "pretrain",
+        "evaluate",
+        "finetune",
+        "evaluate",
+        "study-report",
+    ]

@@ -331,6 +331,9 @@ def study(
     plan: Annotated[
         bool, typer.Option("--plan", help="List the steps with what is done already, and run nothing.")
     ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Make this step and what it needs, no others; repeatable.")
+    ] = None,
 ) -> None:
     """Run a study: a graph of steps, resumable, finished steps are not run again.
 
@@ -341,8 +344,11 @@ def study(
     """
     from lang1.study.recipes import study_file
     from lang1.study.spec import load_study
+    from lang1.study.spec import only as restricted
 
     spec = load_study(study_file(file), overrides or (), variant or ())
+    if only:
+        spec = restricted(spec, only, str(file))
     if plan:
         from lang1.study.runner import standing
         from lang1.study.steps import STEP_KINDS

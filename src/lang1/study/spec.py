@@ -106,6 +106,27 @@ def expanded(spec: StudySpec, overrides: Sequence[str], file: Path) -> StudySpec
     return expand(spec.model_copy(update={"grid": grid}), str(file))
 
 
+def only(spec: StudySpec, names: Sequence[str], source: str = "study") -> StudySpec:
+    """The study with these steps and those that they need, directly or not.
+
+    Raises:
+        SettingsError: an unknown step.
+    """
+    wanted: dict[str, None] = {}
+    ask = list(names)
+    while ask:
+        name = ask.pop()
+        if name in wanted:
+            continue
+        if name not in spec.steps:
+            raise SettingsError(f"{source}: no step '{name}'; `--plan` lists all of them.")
+        wanted[name] = None
+        given = spec.steps[name].inputs.values()
+        references = [one for value in given for one in (value if isinstance(value, list) else [value])]
+        ask += [step for one in references if (step := one.split("/")[0]) in spec.steps]
+    return spec.model_copy(update={"steps": {name: step for name, step in spec.steps.items() if name in wanted}})
+
+
 def _resolved(spec: StudySpec, file: Path) -> StudySpec:
     """Put the paths of the study's inputs in the place of their names."""
     for name in spec.inputs:
