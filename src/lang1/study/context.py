@@ -6,7 +6,7 @@ Shapes: N examples of a task and split, C classes, S seeds, R resamples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from lang1.study.cells import Cell
 Mask = npt.NDArray[np.bool_]
 # In place of a task: the mean over all tasks that can be judged, patients who are in several resampled together.
 MEAN = "mean over tasks"
+# Of a predictions table; the others repeat what the benchmark knows.
+COLUMNS = ("example_id", "task", "encounter_id", "probabilities", "option_mass", "truncated")
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,11 @@ class Context:
         return [str(option) for option in cards[0].options] if cards else []
 
     def predictions(self, cell: Cell) -> Predictions:
-        """The opened predictions of a cell."""
+        """The opened predictions of a cell, with ``COLUMNS`` alone."""
         if cell.step not in self._predictions:
-            self._predictions[cell.step] = open_predictions(self.folders[cell.step])
+            opened = open_predictions(self.folders[cell.step])
+            # A study holds hundreds open at once: without the columns that nothing here reads.
+            self._predictions[cell.step] = replace(opened, table=opened.table.select(COLUMNS))
         return self._predictions[cell.step]
 
     def select(self, **fields: Any) -> list[Group]:
@@ -215,8 +219,7 @@ class Context:
         if not inside.any():
             return None
         examples = whole.examples.filter(inside)
-        kept, rows = np.unique(whole.resamples.row_patient[inside], return_inverse=True)
-        resamples = type(whole.resamples)(whole.resamples.counts[kept], rows.astype(np.int64))
+        resamples = Resamples(whole.resamples.counts, whole.resamples.row_patient[inside])  # counts shared, not copied
         return _part(examples, whole.subjects[inside], whole.n_classes, self.settings, resamples)
 
     def judge(

@@ -88,7 +88,9 @@ def efficiency(context: Context) -> Analysis | None:
         for task in ([MEAN, *tasks] if len(tasks) > 1 else tasks)
         if lines[task]
     ]
+    grown = context.difference(own[main][max(own[main])], own[main][min(own[main])], MEAN)
     sides = [
+        tally({"labels": grown} if not held else {}),
         tally({f"{label}, {count(size)}": row.get(MEAN) for (label, size), row in held.items()}),
         *(tally(_tasks(row)) for (_, size), row in held.items() if size == min(own[main])),
     ]
@@ -96,7 +98,7 @@ def efficiency(context: Context) -> Analysis | None:
         id="efficiency",
         title="How many labels it takes",
         question="With how few labelled notes does the specialist do as well as a generalist?",
-        sentence=_sentence(context, main, own[main], others, held, saved),
+        sentence=_sentence(context, main, own[main], others, held, saved, grown),
         verdict=together(sides),
         caveats=[
             *making.caveats(context, [g for c in found.values() for g in c.values()], tasks),
@@ -171,11 +173,12 @@ def _sentence(
     others: dict[str, Curve],
     held: dict[tuple[str, int], dict[str, Value]],
     saved: dict[str, Value | None],
+    grown: Value | None,
 ) -> str:
     sizes = sorted(mine)
     if not held:
-        more = context.difference(mine[sizes[-1]], mine[sizes[0]], MEAN)
-        return f"From {count(sizes[0])} to {count(sizes[-1])} notes, {main} gains {gap(more)} on the mean over tasks."
+        words = moved(grown, "clearly higher", "clearly lower")
+        return f"From {count(sizes[0])} to {count(sizes[-1])} notes, the mean AUROC of {main} is {words}."
     parts = []
     for label in others:
         at = sorted(size for name, size in held if name == label)

@@ -15,6 +15,8 @@ from lang1.study.context import MEAN, Context, Group
 
 # Fewer cases (or non-cases) than this are named beside an AUROC.
 FEW = 100
+# More models than this are counted in a caveat and not named.
+MOST_NAMED = 3
 CHANCE = {"chance": 0.5}
 Row = dict[str, Cell]
 
@@ -141,7 +143,10 @@ def caveats(context: Context, groups: Sequence[Group], tasks: Sequence[str], spl
     trained = [g for g in groups if g.about.tasks and g.about.role not in ("baseline", "oracle")]
     single = list(dict.fromkeys(g.label for g in trained if len(g.cells) == 1))
     if single:
-        told = "all finetuned models" if len(single) == len({g.label for g in trained}) else join(single)
+        number = len({g.label for g in trained})
+        told = "all finetuned models" if len(single) == number else join(single)
+        if MOST_NAMED < len(single) < number:
+            told = f"{len(single)} of {number} finetuned models"
         said.append(f"One training each (one seed), whose luck no interval holds: {told}.")
     return said
 

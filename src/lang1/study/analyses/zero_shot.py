@@ -108,6 +108,8 @@ def _sentence(found: Tally, models: int) -> str:
 
 
 def _of(names: list[str], total: int) -> str:
+    if len(names) == total > 1:
+        return f"all {total} tasks"
     return f"{len(names)} of {plural(total, 'task')} ({', '.join(names)})"
 
 
