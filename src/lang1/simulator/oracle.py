@@ -56,8 +56,9 @@ def oracle(
         return {ORACLE: _predictions(ids, stays, by_task, ORACLE)}
     ends = outcome_chances(stays, spec)
     whole, single = questions(stays, days, ends, admission, papers.admission_available, end)
+    # Tasks of one note are told the same either way.
+    one: By_task = {**by_task, **{task: (rows, when, _binary(p)) for task, (rows, when, p) in single.items()}}
     by_task |= {task: (rows, when, _binary(p)) for task, (rows, when, p) in whole.items()}
-    one: By_task = {task: (rows, when, _binary(p)) for task, (rows, when, p) in single.items()}
     # Who reads the discharge note alone knows of the year before what is true on average over all stays.
     for found, p_late in ((by_task, stays.p_late), (one, np.full(len(over), stays.p_late.mean()))):
         p = risk.return_eligible(

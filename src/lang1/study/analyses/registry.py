@@ -9,15 +9,18 @@ from lang1.study.analyses.bias import bias_across_groups
 from lang1.study.analyses.budget import budget
 from lang1.study.analyses.calibration import calibration
 from lang1.study.analyses.cost import cost_and_benefit
+from lang1.study.analyses.drivers import drivers
 from lang1.study.analyses.efficiency import efficiency
 from lang1.study.analyses.external import external
 from lang1.study.analyses.finetuned import finetuned
+from lang1.study.analyses.longitudinal import longitudinal
 from lang1.study.analyses.mixture import mixture
 from lang1.study.analyses.paper_run import paper_run_again
 from lang1.study.analyses.periods import periods
 from lang1.study.analyses.perplexity import perplexity
 from lang1.study.analyses.seen import seen
 from lang1.study.analyses.subgroups import subgroups
+from lang1.study.analyses.systems import systems
 from lang1.study.analyses.trajectory import trajectory
 from lang1.study.analyses.transfer import transfer
 from lang1.study.analyses.twins import twins
@@ -39,6 +42,9 @@ ANALYSES: tuple[Callable[[Context], Analysis | None], ...] = (
     subgroups,
     seen,
     external,
+    systems,
+    drivers,
+    longitudinal,
     cost_and_benefit,
     bias_across_groups,
     paper_run_again,
