@@ -122,6 +122,8 @@ def _values(study: Study, digest: str) -> dict[str, Any]:
             {
                 "title": titles[task.task],
                 "task": task,
+                # A question as models were asked it holds its options already.
+                "options": [] if all(option in task.question for option in task.options) else task.options,
                 "note": words.NOTE_TYPES.get(task.note_type or "", (task.note_type or "").replace("_", " ")),
                 "split": words.split_title(task.headline_split) if task.headline_split else "",
             }
