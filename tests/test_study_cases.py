@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from study_world import HOME, world
 
+from lang1.evaluation.results import data_line
 from lang1.records.store import Records
 from lang1.reporting.study_schema import Case
 from lang1.study.cases import choose
@@ -74,6 +75,7 @@ def test_the_note_is_that_of_the_example(context: Context, cases: list[Case]) ->
     rows = {row["example_id"]: row["note_id"] for row in bench.examples().to_pylist()}
     texts = bench.texts([rows[case.example_id] for case in cases])
     assert all(case.note == texts[rows[case.example_id]] and case.note for case in cases)
+    assert {case.system for case in cases} == {str(data_line(bench)["name"])}, "as the report's data are named"
     assert all(case.question.endswith("?") and "A." not in case.question for case in cases)
 
 

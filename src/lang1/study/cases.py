@@ -72,7 +72,7 @@ def choose(context: Context, limit_per_task: int = 6, allow_real: bool = False, 
             ]
             case = Case(
                 example_id=ids[row],
-                system=context.home,
+                system=bench.records.meta.system,
                 task=task,
                 note="",
                 question=question_text(card.question_template),
