@@ -116,7 +116,7 @@ def main() -> None:
     result = {
         "name": "study_kill",
         "ratio": None,
-        "aim": "killed at every step, a study ends with the study.json of one left alone, but for what a clock measured",
+        "aim": "killed at every step, a study ends with the study.json of one left alone, what a clock measured aside",
         "met": not places and not twice and len(struck) > len(chosen) // 2,
         "figures": {
             "steps": len(names),

@@ -259,6 +259,8 @@ def test_generalists_are_left_out_with_words_until_a_folder_is_given(tmp_path: P
     given = {"smol": {"label": "SmolLM2", "finetuned": {"all weights": {}, "lora": {"lora": {"r": 4}}}, "shots": [4]}}
     without = load(tmp_path, generalists=given, joint={"notes": 100, "seeds": [1]})
     assert not any("generalist" in name for name in without.steps)
+    named = load(tmp_path, (f"grid.generalists.smol.source={tmp_path}",), generalists=given, seeds=[1])
+    assert "finetuned-smol-all-weights-joint-seed1" in named.steps  # a folder's name holds no space
     assert any("SmolLM2 is left out: no folder was given" in note for note in report_of(without).notes)
     given = {"smol": {**given["smol"], "finetuned": {"lora": {"lora": {"r": 4}}}}}
     spec = load(

@@ -221,7 +221,7 @@ class Maker:
         parts = [
             f"finetuned-{start.step.removeprefix('pretrained-').removeprefix('generalist-')}",
             *([] if benchmark == home else [f"on-{benchmark.removeprefix('benchmark-')}"]),
-            *([way] if way else []),
+            *([way.replace(" ", "-")] if way else []),
             tasks[0] if alone else "joint",
             *([] if notes is None else [f"{notes}notes"]),
         ]
