@@ -32,7 +32,9 @@ MINE = (
     perplexity.perplexity, periods, calibration, subgroups, seen.seen, external.external,
 )  # fmt: skip
 # Where a sentence counts differences, by the words that say that some are clear.
-CLEAR = re.compile(r"clearly (ahead|behind|higher|lower|rising|falling)( of all| at least one)?(,| on (all )?\d)")
+CLEAR = re.compile(
+    r"clearly (ahead|behind|higher|lower|rising|falling)( of all| at least one)?(,| on (all )?\d| on both)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -344,8 +346,8 @@ def test_gains_are_of_other_tasks_alone(story: Context) -> None:
 def test_words_of_a_tally() -> None:
     up, down = Value(value=1, low=0.5, high=2), Value(value=-1, low=-2, high=-0.5)
     open_ = Value(value=0, low=-1, high=1)
-    assert sentences.said(sentences.tally({"a": up, "b": up})) == "clearly ahead on all 2 tasks"
-    assert sentences.said(sentences.tally({"a": open_, "b": open_})) == "undecided on all 2 tasks"
+    assert sentences.said(sentences.tally({"a": up, "b": up})) == "clearly ahead on both tasks"
+    assert sentences.said(sentences.tally({"a": open_, "b": open_})) == "undecided on both tasks"
     mixed = sentences.tally({"a": up, "b": down, "c": open_, "d": None})
     assert sentences.said(mixed) == "clearly ahead on 1 of 3 tasks (a), clearly behind on 1 (b), undecided on 1 (c)"
     assert mixed.verdict == "mixed" and mixed.unknown == ["d"]

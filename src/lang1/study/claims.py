@@ -283,7 +283,7 @@ def _efficient(context: Context) -> Claim:
         evidence = f"Mean AUROC over tasks, {what}: {gap(value)}" + _most(gained, known) + "."
     return Claim(
         id="data-efficient",
-        claim="Pretraining makes finetuning need fewer labels: on the fewest notes tried, the model with more "
+        claim="Pretraining makes finetuning need fewer labels. On the fewest notes tried, the model with more "
         "pretraining (without such a one, with clinical text in it) is clearly ahead on the mean over tasks; refuted "
         f"where an advantage of {WORTH} is ruled out.",
         verdict=verdict,

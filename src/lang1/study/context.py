@@ -282,7 +282,7 @@ class Context:
             return None
         pooled = self.pooled(group, task, share=True) if len(found) > 1 else None
         made = over_seeds([j.auroc for j in found], [j.draws for j in found], found[0].df, share=True, pooled=pooled)
-        return as_value(made, found[0])
+        return as_value(made, found[0], **_trained(group))
 
     def difference(
         self, one: Group, other: Group, task: str, split: str | None = None, where: Any = None
@@ -307,9 +307,9 @@ class Context:
         if mine.keys() == theirs.keys():
             gaps = [mine[seed].auroc - theirs[seed].auroc for seed in mine]
             draws = [mine[seed].draws - theirs[seed].draws for seed in mine]
-            return as_value(over_seeds(gaps, draws, first.df, pooled=_of_both(*priors)), first)
+            return as_value(over_seeds(gaps, draws, first.df, pooled=_of_both(*priors)), first, **_trained(one, other))
         made = difference_over_seeds(_figures(mine), _figures(theirs), first.df, pooled=priors)
-        return as_value(made, first)
+        return as_value(made, first, **_trained(one, other))
 
     def pooled(self, group: Group, task: str, share: bool = False) -> Pooled | None:
         """How far like trainings lie apart, over all other groups and tasks of the study on the headline split.
@@ -393,6 +393,11 @@ def _of_both(one: Pooled | None, other: Pooled | None) -> Pooled | None:
 
 def _figures(by_seed: Mapping[int | None, Judged]) -> tuple[list[float], list[Floats]]:
     return [found.auroc for found in by_seed.values()], [found.draws for found in by_seed.values()]
+
+
+def _trained(*groups: Group) -> dict[str, None]:
+    """What takes the number of trainings from a value where nothing was trained with a seed: an oracle, a baseline."""
+    return {} if any(cell.seed is not None for group in groups for cell in group.cells) else {"seeds": None}
 
 
 def as_value(found: OverSeeds, judged: Judged | None = None, **more: Any) -> Value:

@@ -62,14 +62,16 @@ def budget(context: Context) -> Analysis | None:
             figures.append(_figure(task, names[task], points, tokens, notes))
     heads = [Column(key="task", label="Task"), Column(key="tokens", label="Pretraining tokens", kind="count")]
     heads += [Column(key=_key(size), label=parties.notes(size), kind="auroc") for size in notes]
-    gained = {n: v for n, v in more_pretraining(context, cells).items() if v is not None}
+    added = {t: more_pretraining(context, cells, t) for t in dict.fromkeys([*tasks, MEAN])}
+    by_notes = {n: {t: v for t, of in added.items() if (v := of.get(n)) is not None} for n in notes}
+    held, family = making.corrected(by_notes)
+    gained = {n: of[MEAN] for n, of in held.items() if MEAN in of}
     gains: list[making.Row] = [
-        {"task": names[t], **{_key(n): v for n, v in more_pretraining(context, cells, t).items()}}
-        for t in making.with_mean(tasks)
+        {"task": names[t], **{_key(n): of.get(t) for n, of in held.items()}} for t in making.with_mean(tasks)
     ]
     columns = [heads[0], *(Column(key=_key(n), label=parties.notes(n), kind="difference") for n in notes)]
     labels = _more_labels(context, cells, tokens[-1], sizes({key: g for key, g in cells.items() if key[1] in gained}))
-    told = "the latest checkpoint minus the earliest, finetuned on as many notes, same patients"
+    told = f"The latest checkpoint minus the earliest, on as many notes, same patients; Holm over {family}."
     return Analysis(
         id="budget",
         title="Pretraining against labels",

@@ -91,7 +91,7 @@ def periods(context: Context) -> Analysis | None:
             *making.caveats(context, [main], tasks),
             "Patients change between periods as well as time; a difference tells both.",
         ],
-        paper="AUROC by period is drawn for 2021 and 2024; we hold no figures of it.",
+        paper="The paper shows AUROC by time period; we hold no figures of it.",
         tables=tables,
         figures=_figures(names, by_quarter, label),
     )

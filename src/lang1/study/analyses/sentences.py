@@ -80,14 +80,15 @@ def said(
     for words, names in ((ahead, found.ahead), (behind, found.behind), ("undecided", found.undecided)):
         if names or words != "undecided":
             every = len(names) == found.known and found.known > 1
-            number = "none" if not names else f"all {total}" if every else str(len(names))
+            whole = f"both {noun}s" if found.known == 2 else f"all {total}"
+            number = "none" if not names else whole if every else str(len(names))
             parts.append((words, number, "" if every or not named else names_of(names)))
     first = next(k for k, part in enumerate(parts) if part[1] != "none")
-    if not parts[first][1].startswith("all"):
+    if not parts[first][1].startswith(("all", "both")):
         words, number, which = parts[first]
         parts[first] = (words, f"{number} of {total}", which)
     parts = [parts[first], *(part for k, part in enumerate(parts) if k != first)]
-    if parts[0][1].startswith("all"):
+    if parts[0][1].startswith(("all", "both")):
         parts = parts[:1]
     return ", ".join(f"{words} on {number}{which}" for words, number, which in parts)
 
