@@ -42,7 +42,7 @@ def subgroups(context: Context) -> Analysis | None:
         key = next((k for k in held if _is(context, row, k)), None)
         if key is not None:
             row["gap"] = held[key]["gap"]
-    if not rows:
+    if not rows and not out:
         return None
     columns = [
         Column(key="task", label="Task"),
@@ -53,7 +53,7 @@ def subgroups(context: Context) -> Analysis | None:
         Column(key="reference", label="Largest stratum"),
     ]
     told = f"Gaps to the largest stratum; Benjamini–Hochberg over {family}."
-    tables = [making.table("subgroups", f"AUROC of {main.label} by stratum", columns, rows, told)]
+    tables = [making.table("subgroups", f"AUROC of {main.label} by stratum", columns, rows, told)] if rows else []
     if out:
         heads = [Column(key=k, label=v) for k, v in (("task", "Task"), ("stratum", "Stratum"), ("reason", "Reason"))]
         tables.append(making.table("subgroups-left-out", "Strata that cannot be judged", heads, out))
@@ -117,7 +117,7 @@ def _is(context: Context, row: making.Row, key: tuple[str, str, str]) -> bool:
 def _sentence(context: Context, main: Group, held: dict[tuple[str, str, str], dict[str, Value]], left_out: int) -> str:
     sides = tally({str(key): found["gap"] for key, found in held.items()})
     if not sides.known:
-        return f"No stratum of {main.label}'s test is large enough to be set against another."
+        return f"No strata of {main.label}'s test are large enough to be set against each other."
     text = (
         f"Of {plural(sides.known, 'gap')} between strata, {len(sides.ahead) + len(sides.behind)} are clear and "
         f"{len(sides.undecided)} undecided"
