@@ -100,6 +100,9 @@ def test_a_share_stays_inside_where_a_draw_is_perfect() -> None:
     draws = np.minimum(0.97 + _noise((2, 200), scale=0.03), 1.0)
     found = over_seeds([0.97, 0.96], draws, 12, share=True)
     assert 0 < found.low < found.value < found.high <= 1
+    # What is known of like trainings is in log-odds: near 1 that is little on the plain scale.
+    like = over_seeds([0.97, 0.96], draws, 12, share=True, pooled=Pooled(0.04, 100.0))
+    assert like.high - like.low < 1.2 * (found.high - found.low)
 
 
 def _simulated(rng: np.random.Generator, seeds: int, luck: float, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,18 @@ from study_world import AWAY, EVERY, HOME, Effects, alike, benchmark, every_cell
 from lang1.metrics.multiple import holm
 from lang1.reporting.study_schema import Analysis, Table, Value
 from lang1.study import paper
-from lang1.study.analyses import contrasts, efficiency, external, making, parties, perplexity, seen, sentences, twins
+from lang1.study.analyses import (
+    contrasts,
+    efficiency,
+    external,
+    making,
+    parties,
+    perplexity,
+    seen,
+    sentences,
+    strata,
+    twins,
+)
 from lang1.study.analyses.budget import budget
 from lang1.study.analyses.calibration import calibration
 from lang1.study.analyses.finetuned import attained, finetuned
@@ -290,6 +301,36 @@ def test_a_trend_is_the_slope_of_a_weighted_line(story: Context) -> None:
         line = np.polyfit([0.0, 1.0, 3.0], [j[seed].auroc for j in judged], 1, w=np.sqrt(weights))
         assert found.values[k] == pytest.approx(line[0])
     assert contrasts.slopes(judged[:2], [0.0, 1.0]) is None
+
+
+def test_a_trend_over_the_years_of_the_test(story: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strata, "LEAST_CASES", 4)  # the tiny hospital has few denials a year
+    monkeypatch.setattr("lang1.study.analyses.periods.STEPS", ("year",))
+    found = periods(story)
+    main = parties.main_specialist(story)
+    assert found is not None and main is not None
+    years = {
+        int(row["period"]): row["insurance_denial"]
+        for row in table(found, "periods-quarters").rows
+        if row.get("insurance_denial")
+    }
+    part = story.part("benchmark", "insurance_denial")
+    assert part is not None
+    times = part.examples["prediction_time"].to_pylist()
+    weights = []
+    for year, value in years.items():
+        rows = np.array([t.year == year for t in times])
+        sides = [len(set(part.subjects[rows & (part.labels == side)])) for side in (0, 1)]
+        weights.append(min(sides))
+        each = [
+            roc_auc_score(part.labels[rows] == 1, j.answered.table[rows, 1])
+            for j in story.judged(main, "insurance_denial")
+        ]
+        assert value.value == pytest.approx(np.mean(each)) and value.n == rows.sum()
+    line = np.polyfit([y + 0.5 for y in years], [v.value for v in years.values()], 1, w=np.sqrt(weights))
+    trend = table(found, "periods-trend").rows[0]["insurance_denial"]
+    assert trend.value == pytest.approx(line[0], abs=1e-9) and trend.low < trend.value < trend.high
+    assert "within the headline test it is" in found.sentence
 
 
 def test_strata_of_one_class_are_named(made: dict[str, Analysis]) -> None:

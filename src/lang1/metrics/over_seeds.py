@@ -80,7 +80,8 @@ def over_seeds(
         share: the figure lies in [0, 1], as an AUROC does: the interval is made in log-odds and stays inside. False
             for differences.
         level: nominal coverage.
-        pooled: how far like trainings lie apart, on the scale of :func:`spread`; None: these alone tell.
+        pooled: how far like trainings lie apart, as :func:`spread` gives it (with ``share`` in log-odds); None: these
+            alone tell.
 
     Raises:
         InputError: shapes that do not fit.
@@ -97,6 +98,8 @@ def over_seeds(
         low, high = (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
         return OverSeeds(value, low, high, math.nan, size, between)
     odds = share and _inside(each, table)
+    if share and not odds and pooled is not None:  # from log-odds to the plain scale (delta method)
+        pooled = Pooled(pooled.variance * (value * (1 - value)) ** 2, pooled.df)
     numbers, parts = _scaled(each, table, odds)
     found = _interval(
         float(_log_odds(value)) if odds else value,

@@ -19,6 +19,7 @@ SPLITS = {
     "held_out_site": "held-out sites",
 }
 STEPS = ("quarter", "year")
+LEAST_ROWS = 0.75  # of a test that its periods must hold: a trend over the few that are large enough would be chosen
 Period = tuple[str, float, Place]  # its name, its middle in years, its rows
 Points = Sequence[tuple[str, float, Value]]
 
@@ -108,7 +109,7 @@ def _sides(found: Mapping[str, Value], names: Mapping[str, str]) -> Tally:
 
 
 def _by_period(context: Context, main: Group, benchmark: str, task: str) -> list[Period]:
-    """Periods that can be judged as the whole is: name, years, place; in the finest steps that give three."""
+    """Periods that can be judged as the whole is, in the finest steps of which three do and hold most of the rows."""
     whole = context.part(benchmark, task)
     if whole is None or not whole.judged:
         return []
@@ -125,7 +126,8 @@ def _by_period(context: Context, main: Group, benchmark: str, task: str) -> list
             if (judged := contrasts.by_seed(context, main, task, one[2]))
             and tuple(next(iter(judged.values())).part.judged) == tuple(whole.judged)
         ]
-        if len(kept) >= 3:
+        rows = sum(len(part.labels) for _, _, p in kept if (part := context.part(benchmark, task, None, p.where)))
+        if len(kept) >= 3 and rows >= LEAST_ROWS * len(whole.labels):
             return sorted(kept, key=lambda one: one[1])
     return []
 
