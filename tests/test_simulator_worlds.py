@@ -57,7 +57,7 @@ def test_what_version_1_made_is_still_made(more: dict[str, Any], pinned: str, tm
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("copies") / "out"
     asked = [{}, *({"swap": [swap]} for swap in SWAPS), {"swap": list(SWAPS)}]
-    simulate(out, SimulatorSettings.model_validate(FAR | {"patients": 250, "copies": asked}))
+    simulate(out, SimulatorSettings.model_validate(FAR | {"patients": 90, "copies": asked}))
     return out
 
 
@@ -147,7 +147,7 @@ def test_each_copys_oracle_is_its_own(tmp_path: Path) -> None:
     """Chances fit the outcomes that the copy's own tables tell; they are about as good as at home, and other ones."""
     module, out = bench(), tmp_path / "out"
     asked = [{}, *({"swap": [swap]} for swap in ("coding", "payer", "case_mix"))]
-    simulate(out, SimulatorSettings.model_validate(FAR | {"patients": 1500, "systems": 1, "copies": asked}))
+    simulate(out, SimulatorSettings.model_validate(FAR | {"patients": 1000, "systems": 1, "copies": asked}))
     control = module.frames(out, "riverside-control")
     bears_on = {"coding": ["comorbidity"], "payer": ["insurance_denial"], "case_mix": list(ORACLE_AUROC)}
     for swap, tasks in bears_on.items():

@@ -8,17 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chart_world import charts
 from study_world import AWAY, HOME, JOINT, _own, every_cell, world
 
 from lang1.evaluation.predict_benchmark import import_predictions
 from lang1.evaluation.settings import EvaluateSettings
-from lang1.remede.benchmark import Benchmark
-from lang1.remede.build import BuildSettings, build
 from lang1.reporting.study_schema import Analysis, Table, Value
-from lang1.simulator.settings import SimulatorSettings
-from lang1.simulator.simulate import simulate
 from lang1.study.analyses.drivers import drivers
-from lang1.study.analyses.joint import Joint, Side
+from lang1.study.analyses.joint import Joint, Side, combined_by_task
 from lang1.study.analyses.longitudinal import longitudinal
 from lang1.study.analyses.registry import ANALYSES
 from lang1.study.analyses.systems import systems
@@ -29,6 +26,11 @@ from lang1.study.context import MEAN, Context
 def cells(rows: list[dict[str, Any]], seeds: tuple[int, ...] = (1, 2)) -> list[Cell]:
     made = [{**row, "step": f"c{k}-{seed}", "seed": seed} for k, row in enumerate(rows) for seed in seeds]
     return [Cell.model_validate(row) for row in made]
+
+
+def small(out: Path, **more: Any) -> Context:
+    """A world of one split and few resamples."""
+    return world(out, **{"resamples": 80, "splits": ("test_newest",), **more})
 
 
 def table(found: Analysis, name: str) -> Table:
@@ -60,7 +62,7 @@ def test_trained_elsewhere_is_behind_where_that_was_planted(tmp_path: Path) -> N
             1.7 if cell.role == "oracle" else {"away": 0.4, "leave-one-out": 0.4, "pooled": 1.9}.get(cell.variant, 1.2)
         )
 
-    found = systems(world(tmp_path, skill=worth, designs=("grid", "systems")))
+    found = systems(small(tmp_path, skill=worth, designs=("grid", "systems")))
     assert found is not None and found.verdict == "mixed"
     assert re.search(r"trained at another alone: clearly behind, −0\.\d", found.sentence)
     assert re.search(r"trained at all together: clearly ahead, \+0\.\d", found.sentence)
@@ -78,7 +80,7 @@ def test_a_matrix_of_systems(tmp_path: Path) -> None:
         for b, at in both
         for v in (["home"] if of == at else ["away"])
     ]
-    found = systems(world(tmp_path, cells=cells(rows), skill=lambda c, t: 1.3 if c.variant == "home" else 0.5))
+    found = systems(small(tmp_path, cells=cells(rows), skill=lambda c, t: 1.3 if c.variant == "home" else 0.5))
     assert found is not None
     (figure,) = found.figures
     assert figure.kind == "matrix" and figure.x.names == [HOME, AWAY] == figure.y.names
@@ -90,7 +92,7 @@ def test_a_matrix_of_systems(tmp_path: Path) -> None:
 
 def test_the_component_that_costs_is_named(tmp_path: Path) -> None:
     lost = skill_by_variant(style=0.9, payer=0.35, all=1.1)
-    found = drivers(world(tmp_path, cells=swapped("payer", "coding", "style", "all"), skill=lost))
+    found = drivers(small(tmp_path, cells=swapped("payer", "coding", "style", "all"), skill=lost))
     assert found is not None
     assert re.search(
         r"style has the largest loss that is clear \(mean attained share over tasks −0\.\d", found.sentence
@@ -106,13 +108,13 @@ def test_the_component_that_costs_is_named(tmp_path: Path) -> None:
 
 
 def test_where_nothing_costs_nothing_is_named(tmp_path: Path) -> None:
-    found = drivers(world(tmp_path, cells=swapped("style", "coding"), skill=skill_by_variant(), seed_spread=0.0))
+    found = drivers(small(tmp_path, cells=swapped("style", "coding"), skill=skill_by_variant(), seed_spread=0.0))
     assert found is not None and found.verdict == "undecided"
     assert "none clearly costs" in found.sentence and "undecided" in found.sentence
 
 
 def test_without_a_control_home_itself_is_one_with_other_patients(tmp_path: Path) -> None:
-    context = world(tmp_path, cells=swapped("style", control=None), skill=skill_by_variant(style=0.8))
+    context = small(tmp_path, cells=swapped("style", control=None), skill=skill_by_variant(style=0.8))
     found = drivers(context)
     assert found is not None and any("Other patients than the control's" in one for one in found.caveats)
     (row,) = table(found, "swaps-lost").rows
@@ -125,40 +127,22 @@ def test_without_a_control_home_itself_is_one_with_other_patients(tmp_path: Path
 
 
 def test_joint_figures_are_those_of_the_context(tmp_path: Path) -> None:
-    context = world(tmp_path, cells=swapped("style", "coding"), skill=skill_by_variant(style=0.5))
+    context = small(tmp_path, cells=swapped("style", "coding"), skill=skill_by_variant(style=0.5), resamples=500)
     one, other = context.select(design="swaps")[:2]
     joint = Joint(context, [one, other])
     for task in [*joint.tasks(), MEAN]:
         mine, theirs = joint.value(Side(one), task), context.auroc(one, task)
         assert value(mine).value == pytest.approx(value(theirs).value)
-        assert value(mine).low == pytest.approx(value(theirs).low, abs=0.02)
-        paired = joint.difference(Side(one), Side(other), task)
+        assert value(mine).low == pytest.approx(value(theirs).low, abs=0.02), task
+        paired = combined_by_task({"": {task: joint.repeats(Side(one), task, Side(other))}})[""][task]
         assert value(paired).value == pytest.approx(value(context.difference(one, other, task)).value)
     assert joint.shared_patients(one, other, "mortality") == 1
 
 
-CARDS = ("deterioration_72h", "mortality_day_1", "mortality_day_2", "mortality_day_3", "return_90d")
-
-
-@pytest.fixture(scope="module")
-def charts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Benchmark]]:
-    """A longitudinal world, and its benchmarks that read the chart and one note."""
-    place = tmp_path_factory.mktemp("charts")
-    world = {"patients": 900, "preset": "high-acuity", "longitudinal": True, "seed": 3, "workers": 1}
-    simulate(place / "sim", SimulatorSettings.model_validate(world))
-    plain: dict[str, Any] = {"tasks": ["mortality", *CARDS], "calendar": None}
-    plain["fractions"] = {"train": 0.2, "val": 0.1, "test": 0.7}
-    single = {task: {"inputs": {"select": "single", "days": None}} for task in CARDS}
-    for name, more in (("chart", {}), ("note", {"cards": single})):
-        build(place / "sim" / HOME, place / name, BuildSettings.model_validate(plain | more))
-    return place / "sim" / "truth", {name: Benchmark.open(place / name) for name in ("chart", "note")}
-
-
-def test_the_chart_beats_the_note_and_risks_get_surer(
-    charts: tuple[Path, dict[str, Benchmark]], tmp_path: Path
-) -> None:
+def test_the_chart_beats_the_note_and_risks_get_surer(tmp_path: Path) -> None:
     """The true risks stand in for models: those given the chart for one that reads it, and so on."""
-    truth, benchmarks = charts
+    sim, benchmarks = charts()
+    truth = sim / "truth"
     made, folders = [], {}
     kinds = {"note": f"{HOME}-newest-note", "chart": HOME}
     for name, of in kinds.items():
@@ -172,7 +156,7 @@ def test_the_chart_beats_the_note_and_risks_get_surer(
             about |= {"variant": name, "budget": budget, "role": role, "regime": regime, "tasks": tasks, "step": step}
             made.append(Cell.model_validate(about))
             folders[step] = import_predictions(file, benchmarks[name].folder.path, tmp_path / step, EvaluateSettings())
-    settings = EvaluateSettings(resamples=200, fast=True)
+    settings = EvaluateSettings(resamples=100, fast=True)
     found = longitudinal(Context(made, folders, benchmarks, settings, HOME))
     assert found is not None
     assert "Reading chart instead of one note, at 512 tokens, is clearly ahead on" in found.sentence
@@ -194,6 +178,6 @@ def test_the_chart_beats_the_note_and_risks_get_surer(
 
 
 def test_they_are_registered_and_silent_without_cells(tmp_path: Path) -> None:
-    context = world(tmp_path, designs=("grid",))
+    context = small(tmp_path, designs=("grid",))
     for analysis in (systems, drivers, longitudinal):
         assert analysis in ANALYSES and analysis(context) is None

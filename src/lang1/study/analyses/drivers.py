@@ -12,7 +12,7 @@ from functools import partial
 from lang1.reporting.numbers import fixed, join
 from lang1.reporting.study_schema import Analysis, Axis, Column, Figure, Series, Value
 from lang1.study.analyses import making, parties
-from lang1.study.analyses.joint import Joint, Side, row_of
+from lang1.study.analyses.joint import Joint, Side, combined_by_task, row_of
 from lang1.study.analyses.sentences import gap, standing, tally
 from lang1.study.context import MEAN, Context, Group
 
@@ -42,10 +42,8 @@ def drivers(context: Context) -> Analysis | None:
         return None
     columns_of = making.with_mean(tasks)
     known = all(one.best is not None for one in every)
-    drops = {one.name: _drops(joint, one, control, columns_of, share=False) for one in copies}
-    shares = {one.name: _drops(joint, one, control, columns_of, share=True) for one in copies} if known else {}
-    drops, family = making.corrected(drops)
-    shares, family_of_shares = making.corrected(shares) if shares else ({}, 0)
+    drops, family = making.corrected(_drops(joint, copies, control, columns_of, share=False))
+    shares, family_of_shares = making.corrected(_drops(joint, copies, control, columns_of, share=True) if known else {})
     key = MEAN if len(tasks) > 1 else tasks[0]
     judged = {name: values[key] for name, values in (shares or drops).items() if key in values}
     ranked = sorted(judged, key=lambda name: judged[name].value or 0.0)
@@ -113,11 +111,15 @@ def _home(context: Context, found: list[Swap]) -> Swap | None:
     return Swap("", same[0], parties.oracle(context, same[0].about.benchmark)) if same else None
 
 
-def _drops(joint: Joint, one: Swap, control: Swap, tasks: list[str], share: bool) -> dict[str, Value]:
-    here = Side(one.group, one.best if share else None)
+def _drops(
+    joint: Joint, copies: list[Swap], control: Swap, tasks: list[str], share: bool
+) -> dict[str, dict[str, Value]]:
     there = Side(control.group, control.best if share else None)
-    found = {task: joint.difference(here, there, task) for task in tasks}
-    return {task: value for task, value in found.items() if value is not None}
+    found = {
+        one.name: {t: joint.repeats(Side(one.group, one.best if share else None), t, there) for t in tasks}
+        for one in copies
+    }
+    return combined_by_task(found)
 
 
 def _words(one: Swap, control: Swap) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,11 +19,14 @@ from lang1.metrics.auroc import Floats
 from lang1.metrics.auroc import auroc as area
 from lang1.metrics.bootstrap import Resamples, attained_share, resample_counts, task_draws
 from lang1.metrics.intervals import rarer_patients
-from lang1.metrics.over_seeds import difference_over_seeds, over_seeds
+from lang1.metrics.over_seeds import over_seeds
 from lang1.reporting.study_schema import Cell as Shown
 from lang1.reporting.study_schema import Value
+from lang1.study.analyses.contrasts import Repeats, combined
 from lang1.study.cells import Cell
 from lang1.study.context import MEAN, Context, Group, as_value
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -102,27 +106,25 @@ class Joint:
         made = over_seeds(values, draws, first.df, share=side.best is None, pooled=pooled)
         return as_value(made, n=first.n, events=first.events)
 
-    def difference(self, one: Side, other: Side, task: str) -> Value | None:
-        """``one`` minus ``other``; paired where patients are shared, and by seed where both have the same seeds."""
-        mine, theirs = self._by_seed(one, task), self._by_seed(other, task)
-        if not mine or not theirs:
-            return None
-        df = min(next(iter(found.values())).df for found in (mine, theirs))
-        if mine.keys() == theirs.keys():
-            gaps = [mine[seed].value - theirs[seed].value for seed in mine]
-            return as_value(over_seeds(gaps, [mine[seed].draws - theirs[seed].draws for seed in mine], df))
-        sides = [([d.value for d in found.values()], [d.draws for d in found.values()]) for found in (mine, theirs)]
-        return as_value(difference_over_seeds(sides[0], sides[1], df))
+    def repeats(self, one: Side, task: str, other: Side | None = None, other_task: str | None = None) -> Repeats | None:
+        """Each training's figure, or its difference to that of the same seed of another side, or on another task.
 
-    def between(self, side: Side, task: str, other: str) -> Value | None:
-        """A group's figure on one task minus that on another, of the same seeds and patients."""
-        mine, theirs = self._by_seed(side, task), self._by_seed(side, other)
-        seeds = [seed for seed in mine if seed in theirs]
-        if not seeds:
+        None where a side cannot be judged or the two share no seed. For :func:`contrasts.combined`.
+        """
+        mine = self._by_seed(one, task)
+        if other is None and other_task is None:
+            if not mine:
+                return None
+            figures = list(mine.values())
+            values, draws = np.array([d.value for d in figures]), np.stack([d.draws for d in figures])
+            return Repeats(values, draws, figures[0].df)
+        theirs = self._by_seed(other or one, other_task or task)
+        shared = [seed for seed in mine if seed in theirs]
+        if not shared:
             return None
-        gaps = [mine[s].value - theirs[s].value for s in seeds]
-        df = min(mine[seeds[0]].df, theirs[seeds[0]].df)
-        return as_value(over_seeds(gaps, [mine[s].draws - theirs[s].draws for s in seeds], df))
+        pairs = [(mine[seed], theirs[seed]) for seed in shared]
+        values = np.array([a.value - b.value for a, b in pairs])
+        return Repeats(values, np.stack([a.draws - b.draws for a, b in pairs]), min(pairs[0][0].df, pairs[0][1].df))
 
     def shared_patients(self, one: Group, other: Group, task: str) -> float:
         """The share of one's patients who are the other's too."""
@@ -197,3 +199,21 @@ def _averaged(found: Sequence[Drawn]) -> Drawn:
 def row_of(tasks: Sequence[str], made: Callable[[str], Value | None]) -> dict[str, Shown]:
     """A table's row: what is made of each task where something is."""
     return {task: found for task in tasks if (found := made(task)) is not None}
+
+
+def combined_by_task(found: Mapping[Key, Mapping[str, Repeats | None]]) -> dict[Key, dict[str, Value]]:
+    """Figures by name and task over their seeds; how far seeds lie apart is drawn towards that of all the others.
+
+    Means over tasks lie less far apart than tasks do, so they are combined among themselves.
+    """
+    made: dict[Key, dict[str, Value]] = {name: {} for name in found}
+    for means in (False, True):
+        flat = {
+            (name, task): one
+            for name, by_task in found.items()
+            for task, one in by_task.items()
+            if one is not None and (task == MEAN) == means
+        }
+        for (name, task), value in combined(flat).items():
+            made[name][task] = value
+    return made

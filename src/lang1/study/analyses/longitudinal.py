@@ -10,7 +10,8 @@ from functools import partial
 from lang1.reporting.numbers import count, fixed
 from lang1.reporting.study_schema import Analysis, Axis, Column, Figure, Series, Table, Value
 from lang1.study.analyses import making
-from lang1.study.analyses.joint import Joint, Side, row_of
+from lang1.study.analyses.contrasts import Repeats
+from lang1.study.analyses.joint import Joint, Side, combined_by_task, row_of
 from lang1.study.analyses.sentences import Tally, gap, lower_first, moved, said, tally
 from lang1.study.context import MEAN, Context, Group
 
@@ -52,11 +53,15 @@ def longitudinal(context: Context) -> Analysis | None:
     wanted = making.with_mean(tasks)
     chart = max((one for one in longer if one.best is not None), key=partial(_height, joint, wanted[-1]), default=None)
     best = chart.best if chart is not None else None
-    against = {
-        (one.name, budget): _differences(joint, one.at(budget), note.at(budget), wanted)
-        for one in longer
-        for budget in sorted(one.by_budget)
-    }
+    against = combined_by_task(
+        {
+            (one.name, budget): {
+                task: joint.repeats(Side(one.at(budget)), task, Side(note.at(budget))) for task in wanted
+            }
+            for one in longer
+            for budget in sorted(one.by_budget)
+        }
+    )
     held, family = making.corrected({key: found for key, found in against.items() if found})
     tables = [
         making.table(
@@ -111,11 +116,6 @@ def _height(joint: Joint, task: str, one: Read) -> float:
     return found.value if found is not None and found.value is not None else 0.0
 
 
-def _differences(joint: Joint, one: Group, other: Group, tasks: Sequence[str]) -> dict[str, Value]:
-    found = {task: joint.difference(Side(one), Side(other), task) for task in tasks}
-    return {task: value for task, value in found.items() if value is not None}
-
-
 def _heads() -> list[Column]:
     return [
         Column(key="input", label="Reads"),
@@ -137,12 +137,17 @@ def _levels(joint: Joint, reads: list[Read], baselines: list[Group], tasks: list
 
 
 def _shares(context: Context, joint: Joint, reads: list[Read], best: Group, tasks: list[str]) -> Table:
-    rows: list[making.Row] = []
     wanted = making.with_mean(tasks)
+    trained = {
+        (one.name, budget): {task: joint.repeats(Side(group, best), task) for task in wanted}
+        for one in reads
+        for budget, group in sorted(one.by_budget.items())
+    }
+    rows: list[making.Row] = [
+        {"input": name, "budget": Value(value=float(budget)), **found}
+        for (name, budget), found in combined_by_task(trained).items()
+    ]
     for one in reads:
-        for budget, group in sorted(one.by_budget.items()):
-            row = row_of(wanted, partial(joint.value, Side(group, best)))
-            rows.append({"input": one.name, "budget": Value(value=float(budget)), **row})
         if one.best is not None and one.best.about != best.about and _differs(joint, one.best, best, tasks):
             row = row_of(wanted, partial(joint.value, Side(one.best, best)))
             rows.append({"input": one.name, "model": "best possible", **row})
@@ -173,42 +178,47 @@ def _sentence(first: Read, sides: Tally, found: dict[str, Value], mean: str, joi
 def _updates(context: Context, reads: list[Read]) -> tuple[list[Table], list[str], list[str]]:
     """The same question by day, on the stays that every day asks."""
     rows: list[making.Row] = []
-    changes: dict[tuple[str, str], Value] = {}
-    labels: dict[str, str] = {}
+    changes: dict[int, dict[str, Repeats | None]] = {}  # by row
+    told: dict[int, tuple[str, str]] = {}  # by row, the question and the input, of the widest budgets
+    days: set[int] = set()
     for one in reads:
-        group = one.by_budget[one.widest]
-        for base, by_day in _families(context.benchmarks[group.about.benchmark].tasks).items():
-            parts = {d: context.part(group.about.benchmark, t) for d, t in by_day.items()}
+        bench = one.by_budget[one.widest].about.benchmark
+        for base, by_day in _families(context.benchmarks[bench].tasks).items():
+            parts = {d: context.part(bench, t) for d, t in by_day.items()}
             asked = [set(p.examples["encounter_id"].to_pylist()) for p in parts.values() if p is not None]
             if len(asked) < 2:
                 continue
-            stays = set.intersection(*asked)
-            best = [one.best] if one.best is not None else []
-            joint = Joint(context, [group, *best], dict.fromkeys(by_day.values(), stays))
-            for who, model in ((group.label, group), *(("best possible", b) for b in best)):
-                found = {d: joint.value(Side(model), t) for d, t in by_day.items()}
-                for d, value in found.items():
-                    if value is not None:
-                        labels[f"day{d}"] = f"Day {d}"
-                row: making.Row = {f"day{d}": v for d, v in found.items() if v is not None}
-                change = _last_against_first(joint, model, by_day)
-                if change is not None and model is group:
-                    changes[one.name, base] = change
+            models = [(group.label, budget, group) for budget, group in sorted(one.by_budget.items())]
+            others = [] if one.best is None else [("best possible", None, one.best)]
+            groups = [group for _, _, group in [*models, *others]]
+            joint = Joint(context, groups, dict.fromkeys(by_day.values(), set.intersection(*asked)))
+            for who, budget, model in [*models, *others]:
+                found = {d: v for d, t in by_day.items() if (v := joint.value(Side(model), t)) is not None}
+                days |= set(found)
                 about: making.Row = {"task": context.title(base), "input": one.name, "model": who}
-                rows.append({**about, **row, **({"change": change} if change is not None else {})})
+                tokens: making.Row = {} if budget is None else {"budget": Value(value=float(budget))}
+                if budget == one.widest:
+                    told[len(rows)] = (lower_first(context.title(base)), one.name)
+                first, *_, last = by_day.values()
+                changes[len(rows)] = {base: joint.repeats(Side(model), last, other_task=first)}
+                rows.append({**about, **tokens, **{f"day{d}": v for d, v in found.items()}})
+    for number, change in combined_by_task(changes).items():
+        rows[number] |= {"change": next(iter(change.values()), None)}
     if not rows:
         return [], [], []
-    columns = [Column(key="task", label="Task"), *_heads()[:2]]
-    columns += [Column(key=key, label=labels[key], kind="auroc") for key in sorted(labels)]
+    columns = [Column(key="task", label="Task"), *_heads()]
+    columns += [Column(key=f"day{d}", label=f"Day {d}", kind="auroc") for d in sorted(days)]
     columns.append(Column(key="change", label="Last day against first", kind="difference"))
     table = making.table(
         "longitudinal-updates", "The same question asked again", columns, rows,
         "On the stays that are asked on every day; each day's input ends with that day's note.",
     )  # fmt: skip
     text = []
-    for (name, base), change in changes.items():
-        better = moved(change, "clearly better on the last day than on the first", "clearly worse")
-        text.append(f"Asked again of the same stays, {lower_first(context.title(base))} reading {name}: {better}.")
+    for number, (title, name) in told.items():
+        moves = rows[number]["change"]
+        if isinstance(moves, Value):
+            better = moved(moves, "clearly better on the last day than on the first", "clearly worse")
+            text.append(f"Asked again of the same stays, {title} reading {name}: {better}.")
     return [table], text, ["Days are compared on stays long enough to be asked on all of them; short ones are not in."]
 
 
@@ -223,11 +233,6 @@ def _families(tasks: Sequence[str]) -> dict[str, dict[int, str]]:
         if base in tasks:
             by_day[0] = base
     return {base: dict(sorted(by_day.items())) for base, by_day in found.items()}
-
-
-def _last_against_first(joint: Joint, group: Group, by_day: dict[int, str]) -> Value | None:
-    days = list(by_day.values())
-    return joint.between(Side(group), days[-1], days[0])
 
 
 def _figure(context: Context, joint: Joint, reads: list[Read], best: Group | None, task: str) -> Figure:
