@@ -107,6 +107,14 @@ def test_the_component_that_costs_is_named(tmp_path: Path) -> None:
     assert share.value == pytest.approx((drop.value or 0) / ((best.value or 0) - 0.5), abs=0.03)
 
 
+def test_a_component_that_costs_one_task_alone_is_named_with_it(tmp_path: Path) -> None:
+    def worth(cell: Cell, task: str) -> float:
+        return 0.2 if (cell.variant, task) == ("payer", "insurance_denial") else 1.2 if cell.role != "oracle" else 1.7
+
+    found = drivers(small(tmp_path, cells=swapped("payer", "coding"), skill=worth, seed_spread=0.0))
+    assert found is not None and found.sentence.endswith("Clear losses by task: payer on insurance denial.")
+
+
 def test_where_nothing_costs_nothing_is_named(tmp_path: Path) -> None:
     found = drivers(small(tmp_path, cells=swapped("style", "coding"), skill=skill_by_variant(), seed_spread=0.0))
     assert found is not None and found.verdict == "undecided"

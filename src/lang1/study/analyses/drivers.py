@@ -13,7 +13,7 @@ from lang1.reporting.numbers import fixed, join
 from lang1.reporting.study_schema import Analysis, Axis, Column, Figure, Series, Value
 from lang1.study.analyses import making, parties
 from lang1.study.analyses.joint import Joint, Side, combined_by_task, row_of
-from lang1.study.analyses.sentences import gap, standing, tally
+from lang1.study.analyses.sentences import gap, lower_first, standing, tally
 from lang1.study.context import MEAN, Context, Group
 
 CONTROL, ALL = ("control", "none"), "all"
@@ -75,12 +75,13 @@ def drivers(context: Context) -> Analysis | None:
             )
         )  # fmt: skip
     sides = tally({n: judged[n] for n in ranked})
+    by_task = _by_task(context, shares or drops, ranked, tasks)
     return Analysis(
         id="drivers",
         title="What costs accuracy elsewhere",
         question="Which of another hospital's ways costs home's model most: how notes are written, what is coded, who "
         "comes, or who pays?",
-        sentence=_sentence(judged, ranked, bool(shares), len(tasks)),
+        sentence=_sentence(judged, ranked, bool(shares), len(tasks)) + by_task,
         verdict=sides.verdict,
         caveats=[
             *making.caveats(context, [one.group for one in every], tasks),
@@ -170,6 +171,16 @@ def _sentence(judged: dict[str, Value], ranked: list[str], share: bool, tasks: i
             sum_of = sum(judged[name].value or 0.0 for name in single)
             text += f" (the single ones add up to {fixed(sum_of)})"
     return text + "."
+
+
+def _by_task(context: Context, found: dict[str, dict[str, Value]], ranked: list[str], tasks: list[str]) -> str:
+    """Which tasks each component clearly costs: what is coded may cost one task alone, which a mean hides."""
+    parts = []
+    for name in (n for n in ranked if n != ALL and len(tasks) > 1):
+        hit = [lower_first(context.title(t)) for t in tasks if standing(found[name].get(t)) == "behind"]
+        if hit:
+            parts.append(f"{name} on {f'all {len(tasks)} tasks' if len(hit) == len(tasks) else join(hit)}")
+    return f" Clear losses by task: {'; '.join(parts)}." if parts else ""
 
 
 def _figure(judged: dict[str, Value], ranked: list[str], share: bool) -> Figure:
