@@ -113,6 +113,19 @@ def _simulated(rng: np.random.Generator, seeds: int, luck: float, noise: np.ndar
     return values, values[:, None] + again
 
 
+@pytest.mark.parametrize("luck", [0.3, 1.5])
+def test_one_training_holds_the_luck_of_like_ones(luck: float) -> None:
+    rng = np.random.default_rng(int(10 * luck))
+    noise = rng.normal(size=(6, 150))
+    held = 0
+    for _ in range(500):
+        values, draws = _simulated(rng, 1, luck, noise)
+        like = Pooled(float(luck**2 * rng.chisquare(8) / 8), 8.0)
+        found = over_seeds(values, draws, 80, pooled=like)
+        held += found.low <= 0 <= found.high
+    assert abs(100 * held / 500 - 95) <= 2.5
+
+
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("luck", [0.3, 1.5])
 def test_intervals_hold_the_truth(seeds: int, luck: float) -> None:

@@ -7,8 +7,9 @@ spread between seeds, less what of it the patients cause, over their number). De
 
 Two or three seeds tell little about their own spread: alone, an interval from two covers too seldom and is at times
 nine times too wide. So the spread can be drawn towards that of like trainings (``pooled``), which weighs as much as
-``WEIGHT`` seeds more, as genes are in microarray analysis (Smyth, Stat. Appl. Genet. Mol. Biol. 2004). What both
-cover was measured (docs/statistics.md, ``benchmarks/study_coverage.py``).
+``WEIGHT`` seeds more, as genes are in microarray analysis (Smyth, Stat. Appl. Genet. Mol. Biol. 2004), and stands for
+the whole spread of a single training. What both cover was measured (docs/statistics.md,
+``benchmarks/study_coverage.py``).
 """
 
 from __future__ import annotations
@@ -190,8 +191,10 @@ def _of_patients(parts: Floats) -> float:
 
 def _trainings(numbers: Floats, parts: Floats, pooled: Pooled | None) -> _Trainings:
     size = len(numbers)
-    if size < 2:
-        return _Trainings()
+    if size < 2:  # one training tells nothing of others: like ones do
+        known = pooled is not None and pooled.df > 0
+        variance = max(pooled.variance, 0.0) if pooled is not None and known else 0.0
+        return _Trainings(variance, variance, min(WEIGHT, pooled.df) if pooled is not None and known else 1.0)
     own, df = _of_patients(parts), float(size - 1)
     variance = float(np.var(numbers, ddof=1))
     if pooled is not None and pooled.df > 0:

@@ -280,7 +280,7 @@ class Context:
         found = self.judged(group, task, split, where)
         if not found:
             return None
-        pooled = self.pooled(group, task, share=True) if len(found) > 1 else None
+        pooled = self.pooled(group, task, share=True) if _drawn_by_lot(group) else None
         made = over_seeds([j.auroc for j in found], [j.draws for j in found], found[0].df, share=True, pooled=pooled)
         return as_value(made, found[0], **_trained(group))
 
@@ -301,8 +301,8 @@ class Context:
             return None
         first = next(iter(mine.values()))
         priors = (
-            self.pooled(one, task) if len(mine) > 1 else None,
-            self.pooled(other, task) if len(theirs) > 1 else None,
+            self.pooled(one, task) if _drawn_by_lot(one) else None,
+            self.pooled(other, task) if _drawn_by_lot(other) else None,
         )
         if mine.keys() == theirs.keys():
             gaps = [mine[seed].auroc - theirs[seed].auroc for seed in mine]
@@ -395,9 +395,14 @@ def _figures(by_seed: Mapping[int | None, Judged]) -> tuple[list[float], list[Fl
     return [found.auroc for found in by_seed.values()], [found.draws for found in by_seed.values()]
 
 
+def _drawn_by_lot(group: Group) -> bool:
+    """Whether a group is trainings with seeds, whose luck counts; an oracle, a baseline, a model as it is are not."""
+    return any(cell.seed is not None for cell in group.cells)
+
+
 def _trained(*groups: Group) -> dict[str, None]:
-    """What takes the number of trainings from a value where nothing was trained with a seed: an oracle, a baseline."""
-    return {} if any(cell.seed is not None for group in groups for cell in group.cells) else {"seeds": None}
+    """What takes the number of trainings from a value where nothing was trained with a seed."""
+    return {} if any(_drawn_by_lot(group) for group in groups) else {"seeds": None}
 
 
 def as_value(found: OverSeeds, judged: Judged | None = None, **more: Any) -> Value:

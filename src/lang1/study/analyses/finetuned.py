@@ -28,7 +28,7 @@ def attained(context: Context, group: Group, best: Group, task: str) -> Value | 
     top = oracles[0]
     values = [float(attained_share(one.auroc, top.auroc)) for one in models]
     draws = [attained_share(one.draws, top.draws) for one in models]
-    pooled = context.pooled(group, task) if len(models) > 1 else None
+    pooled = context.pooled(group, task) if any(cell.seed is not None for cell in group.cells) else None
     if pooled is not None:
         pooled = Pooled(pooled.variance / (top.auroc - 0.5) ** 2, pooled.df)
     return as_value(over_seeds(values, draws, top.df, pooled=pooled), models[0])

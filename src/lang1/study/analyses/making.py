@@ -147,8 +147,16 @@ def caveats(context: Context, groups: Sequence[Group], tasks: Sequence[str], spl
         told = "all finetuned models" if len(single) == number else join(single)
         if MOST_NAMED < len(single) < number:
             told = f"{len(single)} of {number} finetuned models"
-        said.append(f"One training each (one seed), whose luck no interval holds: {told}.")
+        luck = (
+            "no interval holds" if len(single) == number and not _repeated(context) else "intervals take from like ones"
+        )
+        said.append(f"One training each (one seed), whose luck {luck}: {told}.")
     return said
+
+
+def _repeated(context: Context) -> bool:
+    """Whether a study repeats any training, so that the luck of those that it does not can be told from like ones."""
+    return any(len(group.cells) > 1 for group in context.select())
 
 
 def _fewest(context: Context, benchmarks: Sequence[str], task: str, split: str | None) -> int | None:
