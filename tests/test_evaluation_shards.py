@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -130,6 +131,19 @@ def test_a_process_that_fails_is_named_and_nothing_is_written(
     with pytest.raises(Lang1Error, match=r"process 1 of 2 stopped .*run the same command again"):
         evaluate_model(model, bench.folder.path, tmp_path / "two", two, regime="zero-shot")
     assert not (tmp_path / "two").exists()
+
+
+def test_tasks_of_ray_share_the_examples(
+    bench: Benchmark, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    evaluate_model(model, bench.folder.path, tmp_path / "one", SETTINGS, regime="zero-shot")
+    on_ray = SETTINGS.model_copy(update={"processes": 2, "launcher": "ray"})
+    evaluate_model(model, bench.folder.path, tmp_path / "ray", on_ray, regime="zero-shot")
+    for one, other in zip(rows(tmp_path / "one"), rows(tmp_path / "ray"), strict=True):
+        assert one["example_id"] == other["example_id"]
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
 
 
 def test_ray_is_named_where_it_is_missing(
