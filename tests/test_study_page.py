@@ -410,3 +410,14 @@ def test_the_report_verb_redraws_a_study_and_writes_its_figures(
     assert f"{len(files)} figures and tables" in capsys.readouterr().err
     with pytest.raises(SettingsError, match=r"holds no study\.json"):
         report(tmp_path / "figures", figures=tmp_path / "more")
+
+
+def test_many_sources_of_records_are_rows_of_one_table_and_chips_a_kind(tmp_path: Path) -> None:
+    study = make_study()
+    one = study["data"][0]
+    study["data"] = [{**one, "name": f"hospital-{k}", "real": k == 4, "description": "<b>x</b>"} for k in range(5)]
+    page = render_study(study, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page.count('class="chip simulated"') == 1 and "Simulated data: hospital-0, hospital-1 and 2 others" in page
+    assert page.count('class="chip real"') == 1 and "Real data: hospital-4" in page
+    rows = page.split('aria-label="Data">')[-1].split("</table>")[0]
+    assert all(f"hospital-{k}<small>&lt;b&gt;x" in rows for k in range(5)) and rows.count("<tr>") == 6

@@ -14,12 +14,14 @@ from lang1.reporting.downloads import Download, figure_csv, standalone, table_cs
 from lang1.reporting.numbers import count, join, plural
 from lang1.reporting.page import write_page
 from lang1.reporting.report import facts, fingerprint
+from lang1.reporting.schema import Data
 from lang1.reporting.study_figures import draw
 from lang1.reporting.study_schema import Analysis, Claim, Figure, Study, Table, read_study
 from lang1.reporting.study_tables import view
 from lang1.reporting.study_words import CLAIM_MARKS, STUDY_GLOSSARY, VERDICTS, slug
 
 FILE = "study.json"
+MOST_CARDS = 3  # sources of records that are shown as cards; more are rows of a table
 FIRST = ("answer", "warnings", "glance")  # what stands above the list of the analyses
 
 
@@ -117,7 +119,10 @@ def _values(study: Study, digest: str) -> dict[str, Any]:
         "tally": tally(study.claims),
         "claims": [_claim(claim, places) for claim in study.claims],
         "card_warning": cases["warning"],
-        "data": [{"d": d, "facts": facts(d)} for d in study.data],
+        "data": [{"d": d, "facts": facts(d), "by_name": dict(facts(d))} for d in study.data],
+        "most_cards": MOST_CARDS,
+        "fact_names": list(dict.fromkeys(name for d in study.data for name, _ in facts(d))),
+        "chips": _chips(study.data),
         "tasks": [
             {
                 "title": titles[task.task],
@@ -140,6 +145,19 @@ def _values(study: Study, digest: str) -> dict[str, Any]:
         "made_by": name,
         "footer": f"{name} · study {digest[:12]} · drawn from study.json alone, without network.",
     }
+
+
+def _chips(data: list[Data]) -> list[dict[str, str]]:
+    """Which data the study is about: one chip a health system, or one a kind where there are many."""
+    made = []
+    for kind, words_of in (("real", "Real data"), ("simulated", "Simulated data")):
+        names = list(dict.fromkeys(d.name for d in data if d.real == (kind == "real")))
+        if len(data) <= MOST_CARDS:
+            made += [{"class": kind, "text": f"{words_of}: {name}"} for name in names]
+        elif names:
+            others = f" and {plural(len(names) - 2, 'other')}" if len(names) > 2 else ""
+            made.append({"class": kind, "text": f"{words_of}: {', '.join(names[:2])}{others}"})
+    return made
 
 
 def tally(claims: list[Claim]) -> str:

@@ -123,7 +123,8 @@ def _meta(hospital: System, settings: SimulatorSettings) -> RecordsMeta:
             "claims": CompleteThrough(through=claims, key="final_time"),
         },
         vital_status=VitalStatus(source="both", through=through),
-        source=f"lang1 simulator {SIMULATOR_VERSION}, preset {settings.preset}, seed {settings.seed}",
+        source=f"lang1 simulator {SIMULATOR_VERSION}, preset {settings.preset}, seed {settings.seed}"
+        + (", charts over time" if settings.longitudinal else ""),
         real=False,
         licence="CC0-1.0",
     )
