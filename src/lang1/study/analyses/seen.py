@@ -56,8 +56,7 @@ def seen(context: Context) -> Analysis | None:
             found[task] = change
     held, family = making.corrected({"": contrasts.combined(found)})
     changes = held[""]
-    for row in rows:
-        task = next(t for t in tasks if context.title(t) == row["task"])
+    for task, row in zip(shares, rows, strict=True):
         row["change"] = changes.get(task)
     columns = [
         Column(key="task", label="Task"),
