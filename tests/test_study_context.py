@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from sklearn.metrics import roc_auc_score
 from study_world import HOME, benchmark, every_cell, world
 
 from lang1.common.errors import InputError
 from lang1.evaluation.answered import Part
+from lang1.evaluation.examples import limited
 from lang1.evaluation.rows import task_rows
 from lang1.metrics.auroc import auroc, class_aurocs
 from lang1.metrics.over_seeds import over_seeds
@@ -192,3 +195,43 @@ def test_predictions_that_lack_a_task_are_not_judged_there(tmp_path: Path) -> No
     assert found.auroc(only, "mortality") is None  # the headline split is not answered
     assert found.auroc(only, "mortality", "test") is not None
     assert found.auroc(only, MEAN) is None
+
+
+def test_a_model_that_was_asked_less_is_judged_and_compared_on_that(
+    context: Context, joint: Group, generalist: Group
+) -> None:
+    most = 150
+    short = [cell.model_copy(update={"limit": most}) for cell in generalist.cells]
+    narrow = Context(
+        cells=[*joint.cells, *short],
+        folders=context.folders,
+        benchmarks=context.benchmarks,
+        settings=context.settings,
+        home=context.home,
+    )
+    task = "mortality"
+    first = limited(benchmark("benchmark").examples([task], ["test_newest"]), most)
+    ids = first["example_id"].to_pylist()
+    for cell in short:  # its folder holds no others
+        opened = context.predictions(cell)
+        kept = opened.table.filter(pc.is_in(opened.table["example_id"], value_set=first["example_id"].combine_chunks()))
+        narrow._predictions[cell.step] = replace(opened, table=kept)
+    less = Group(short[0].group, tuple(short))
+    found, whole, before = narrow.auroc(less, task), narrow.auroc(joint, task), context.auroc(joint, task)
+    assert found is not None and whole is not None and before is not None
+    assert found.n == most and (whole.n, whole.value) == (before.n, before.value)
+
+    def mean(group: Group) -> float:
+        each = []
+        for cell in group.cells:
+            table = context.predictions(cell).table
+            risk = dict(zip(table["example_id"].to_pylist(), table["probabilities"].to_pylist(), strict=True))
+            each.append(roc_auc_score(first["label"].to_numpy(), [risk[i][1] for i in ids]))
+        return float(np.mean(each))
+
+    assert found.value == pytest.approx(mean(less), abs=1e-12)
+    gap = narrow.difference(joint, less, task)
+    assert gap is not None and gap.n == most
+    assert gap.value == pytest.approx(mean(joint) - mean(less), abs=1e-12)
+    both = narrow.difference(joint, less, task, where=("young", _young))
+    assert both is not None and both.n == int(np.sum(np.asarray(first["subject_id"]) % 3 == 0))

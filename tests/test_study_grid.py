@@ -255,6 +255,19 @@ def test_swaps_and_longitudinal_inputs(tmp_path: Path) -> None:
     assert spec.steps["finetuned-both-nano-on-chart-512tokens-joint-seed1"].settings["note_budget"] == 512
 
 
+def test_a_generalist_may_be_asked_fewer_examples_and_never_more(tmp_path: Path) -> None:
+    given = {"smol": {"source": str(tmp_path), "finetuned": {"lora": {"lora": {}}}, "evaluate": {"limit": 20}}}
+    spec = load(tmp_path, generalists=given, seeds=[1], joint={"notes": 100}, efficiency={"notes": [100]})
+    limits = {c.step: c.limit for c in report_of(spec).cells}
+    assert {limit for step, limit in limits.items() if "smol" in step} == {20}
+    assert {limit for step, limit in limits.items() if "smol" not in step} == {None}
+    assert {s.settings["limit"] for n, s in spec.steps.items() if "smol" in n and n.endswith("at-riverside")} == {20}
+    given["smol"]["evaluate"] = {"limit": 5000}
+    spec = load(tmp_path, generalists=given, seeds=[1])
+    assert {c.limit for c in report_of(spec).cells} == {None}
+    assert {s.settings["limit"] for s in spec.steps.values() if s.step == "evaluate"} == {50}
+
+
 def test_generalists_are_left_out_with_words_until_a_folder_is_given(tmp_path: Path) -> None:
     given = {"smol": {"label": "SmolLM2", "finetuned": {"all weights": {}, "lora": {"lora": {"r": 4}}}, "shots": [4]}}
     without = load(tmp_path, generalists=given, joint={"notes": 100, "seeds": [1]})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from lang1.reporting.numbers import percent
 from lang1.reporting.study_schema import Case, CaseAnswer
 from lang1.reporting.words import REGIME_WORDS
 from lang1.study.cells import Cell
-from lang1.study.context import Context, Group, Judged
+from lang1.study.context import Context, Group, Judged, within
 from lang1.text.questions import question_text
 
 MOST = 0.05  # a kind is drawn from this share of the examples, those that are most of it …
@@ -55,9 +55,9 @@ def choose(context: Context, limit_per_task: int = 6, allow_real: bool = False, 
     made: list[tuple[str, Case]] = []
     for task in bench.tasks:
         models = _models(context, benchmark, task)
-        part = context.part(benchmark, task)
-        if not models or part is None:
+        if not models:
             continue
+        part = models[0].judged.part
         card, named = bench.cards[task], _names(models)
         notes = part.examples["note_id"].to_pylist()
         ids = part.examples["example_id"].to_pylist()
@@ -113,7 +113,10 @@ def _models(context: Context, benchmark: str, task: str) -> list[Model]:
         before = best("specialist", ["zero-shot"], first.cell.model) or best("specialist", ["zero-shot"])
         made.append(None if before is None else Model(before.cell, "self", before.judged))
     made += [best("generalist", trained) or best("generalist"), best("baseline"), best("oracle")]
-    return [model for model in made if model is not None]
+    known = [model for model in made if model is not None]
+    where = within([model.cell for model in known])  # examples that all of them answered
+    again = [(model, context.judge(model.cell, task, where=where)) for model in known]
+    return [replace(model, judged=judged) for model, judged in again if judged is not None]
 
 
 def _names(models: Sequence[Model]) -> dict[str, str]:

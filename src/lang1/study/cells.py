@@ -39,6 +39,9 @@ class Cell(Settings):
     )
     variant: str = Field(default="", description="within its part: what was swapped, which input, which policy")
     budget: int | None = Field(default=None, description="longitudinal: tokens of the input")
+    limit: int | None = Field(
+        default=None, description="examples a task and split that it was asked, the first of all; null: all"
+    )
 
     @property
     def group(self) -> Cell:

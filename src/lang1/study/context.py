@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from lang1.common.errors import InputError
 from lang1.evaluation.answered import Answered, Part, answers_of
-from lang1.evaluation.examples import Asked, asked, labels_of
+from lang1.evaluation.examples import Asked, asked, labels_of, limited
 from lang1.evaluation.predictions import Predictions, open_predictions
 from lang1.evaluation.settings import EvaluateSettings
 from lang1.metrics.auroc import Floats, class_aurocs, kept_classes
@@ -28,6 +29,8 @@ from lang1.reporting.study_schema import Value
 from lang1.study.cells import Cell
 
 Mask = npt.NDArray[np.bool_]
+# A name, and which examples of a part: one name, one mask.
+Where = tuple[str, Callable[[Part], Mask]]
 # In place of a task: the mean over all tasks that can be judged, patients who are in several resampled together.
 MEAN = "mean over tasks"
 # Of a predictions table; the others repeat what the benchmark knows.
@@ -163,7 +166,7 @@ class Context:
         benchmark: str,
         task: str,
         split: str | None = None,
-        where: tuple[str, Callable[[Part], Mask]] | None = None,
+        where: Where | None = None,
     ) -> Part | None:
         """The examples of a task and split (null: the headline split) with their resamples; None where there are none.
 
@@ -211,7 +214,7 @@ class Context:
             return Resamples(drawn.counts, rows)  # shared, not copied
         return Resamples(drawn.counts[present], place.astype(np.int64))
 
-    def _subset(self, benchmark: str, task: str, split: str, where: tuple[str, Callable[[Part], Mask]]) -> Part | None:
+    def _subset(self, benchmark: str, task: str, split: str, where: Where) -> Part | None:
         whole = self.part(benchmark, task, split)
         if whole is None:
             return None
@@ -227,9 +230,13 @@ class Context:
         cell: Cell,
         task: str,
         split: str | None = None,
-        where: tuple[str, Callable[[Part], Mask]] | None = None,
+        where: Where | None = None,
     ) -> Judged | None:
-        """A cell on the examples of a task; None where it or the benchmark has none, or one class alone is there."""
+        """A cell on the examples of a task; None where it or the benchmark has none, or one class alone is there.
+
+        A cell with a ``limit`` of its own is judged on what it was asked.
+        """
+        where = within([cell], where)
         part = self.part(cell.benchmark, task, split, where)
         key = (cell.step, task, split or "", where[0] if where else "")
         if key not in self._judged:
@@ -264,6 +271,7 @@ class Context:
         return [task for task, part in found.items() if part is not None and _can_be_ranked(part)]
 
     def _mean(self, cell: Cell, split: str | None, where: Any) -> Judged | None:
+        where = within([cell], where)
         found = [self.judge(cell, task, split, where) for task in self.judgeable(cell.benchmark, split, where)]
         known = [one for one in found if one is not None]
         if not known or len(known) < len(found):
@@ -287,7 +295,7 @@ class Context:
     def difference(
         self, one: Group, other: Group, task: str, split: str | None = None, where: Any = None
     ) -> Value | None:
-        """AUROC of ``one`` minus that of ``other`` on the same patients.
+        """AUROC of ``one`` minus that of ``other`` on the same patients: those that both were asked about.
 
         Seeds are paired where both have the same ones; else the means are compared.
 
@@ -296,6 +304,7 @@ class Context:
         """
         if one.about.benchmark != other.about.benchmark:
             raise InputError(f"'{one.label}' and '{other.label}' answer different benchmarks: no paired difference.")
+        where = within([one.about, other.about], where)
         mine, theirs = self._by_seed(one, task, split, where), self._by_seed(other, task, split, where)
         if not mine or not theirs:
             return None
@@ -365,6 +374,27 @@ class Context:
             for c in group.cells
         }
         return {seed: one for seed, one in found.items() if one is not None}
+
+
+def within(cells: Sequence[Cell], where: Where | None = None) -> Where | None:
+    """``where``, narrowed to the examples that all of the cells were asked; see ``Cell.limit``."""
+    limits = [cell.limit for cell in cells if cell.limit is not None]
+    if not limits:
+        return where
+    most = min(limits)
+    name = f"the first {most}"
+    if where is None:
+        return name, lambda part: _first(part, most)
+    other, mask = where
+    if other.endswith(name):  # narrowed before
+        return where
+    return f"{other}, {name}", lambda part: mask(part) & _first(part, most)
+
+
+def _first(part: Part, most: int) -> Mask:
+    """The examples ``[N]`` that a limit lets through."""
+    kept = limited(part.examples, most)["example_id"].combine_chunks()
+    return np.asarray(pc.is_in(part.examples["example_id"], value_set=kept).to_numpy(), dtype=bool)
 
 
 def _part(

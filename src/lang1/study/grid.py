@@ -65,7 +65,11 @@ class Generalist(Settings):
     single: bool = Field(default=False, description="also finetuned on each task alone, in each way")
     notes: int | None = Field(default=None, ge=1, description="notes that it is finetuned on; null: as the main model")
     seeds: list[int] | None = Field(default=None, min_length=1, description="of its finetuning; null: the grid's")
-    evaluate: Part = Field(default={}, description="over the grid's `evaluate`")
+    evaluate: Part = Field(
+        default={},
+        description="over the grid's `evaluate`; a smaller `limit` asks it the first of the same examples, and it is "
+        "compared on these",
+    )
 
     @property
     def server(self) -> bool:

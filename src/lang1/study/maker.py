@@ -238,7 +238,12 @@ class Maker:
     def score(
         self, model: Start, benchmark: str, settings: Part, *, kind: str = "evaluate", regime: str = "", **about: Any
     ) -> Cell:
-        """Score a model at a benchmark, and remember the cell. ``about`` fills its further fields."""
+        """Score a model at a benchmark, and remember the cell. ``about`` fills its further fields.
+
+        No scoring asks more examples than the grid's ``evaluate`` does; one that asks fewer says so in its cell.
+        """
+        settings, fewer = self._limited(settings)
+        about |= {"limit": fewer} if fewer is not None else {}
         tasks = model.about.get("tasks", ())
         regime = regime or ("zero-shot" if not tasks else "joint" if len(tasks) > 1 else "finetuned")
         label = str(about.pop("label", model.label))
@@ -250,6 +255,14 @@ class Maker:
         step = self.scored(name, kind, {role: model.step, "benchmark": benchmark}, made)
         shown = "few-shot" if shots else regime
         return self.cell(step, label, benchmark, shown, **{**model.about, **about})
+
+    def _limited(self, settings: Part) -> tuple[Part, int | None]:
+        most, own = self.grid.evaluate.get("limit"), settings.get("limit")
+        if own is None or own == most:
+            return over(settings, {} if most is None else {"limit": most}), None
+        if most is not None and own > most:
+            return over(settings, {"limit": most}), None
+        return settings, int(own)
 
     def scored(self, name: str, kind: str, inputs: Mapping[str, Any], settings: Part) -> str:
         """A step that scores. A wider scoring of the same thing, asked for before or after, serves both."""

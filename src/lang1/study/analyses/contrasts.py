@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from lang1.evaluation.answered import Part
 from lang1.metrics.auroc import Floats
 from lang1.metrics.over_seeds import Pooled, over_seeds, spread
 from lang1.reporting.study_schema import Value
-from lang1.study.context import Context, Group, Judged, Mask, as_value
+from lang1.study.context import Context, Group, Judged, Where, as_value
 
 Key = TypeVar("Key")
-Where = tuple[str, Callable[[Part], Mask]]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from lang1.study import paper
 from lang1.study.analyses import making, parties
 from lang1.study.analyses.sentences import Tally, lower_first, said, tally, together
 from lang1.study.analyses.zero_shot import published
-from lang1.study.context import Context, Group, as_value
+from lang1.study.context import Context, Group, as_value, within
 
 
 def attained(context: Context, group: Group, best: Group, task: str) -> Value | None:
@@ -22,7 +22,7 @@ def attained(context: Context, group: Group, best: Group, task: str) -> Value | 
 
     The interval is plain and may reach over 1: on few patients a model can be luckier than the true risks.
     """
-    models, oracles = context.judged(group, task), context.judged(best, task)
+    models, oracles = context.judged(group, task), context.judged(best, task, where=within([group.about]))
     if not models or not oracles or not oracles[0].auroc > 0.5:
         return None
     top = oracles[0]

@@ -125,7 +125,7 @@ def table(id: str, title: str, columns: list[Column], rows: list[Row], note: str
 
 
 def caveats(context: Context, groups: Sequence[Group], tasks: Sequence[str], split: str | None = None) -> list[str]:
-    """What must be known before believing: simulated records, few cases, single trainings."""
+    """What must be known before believing: simulated records, few cases, single trainings, fewer examples."""
     said = []
     used = list(dict.fromkeys(g.about.benchmark for g in groups))
     simulated = [name for name in used if not context.benchmarks[name].records.meta.real]
@@ -151,6 +151,12 @@ def caveats(context: Context, groups: Sequence[Group], tasks: Sequence[str], spl
             "no interval holds" if len(single) == number and not _repeated(context) else "intervals take from like ones"
         )
         said.append(f"One training each (one seed), whose luck {luck}: {told}.")
+    fewer = {g.label: g.about.limit for g in groups if g.about.limit is not None}
+    for label, limit in fewer.items():
+        said.append(
+            f"{label} was asked at most {count(limit)} examples of a task, the first of those that the others were "
+            "asked; differences from it are on these alone."
+        )
     return said
 
 

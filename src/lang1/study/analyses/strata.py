@@ -8,9 +8,7 @@ import numpy as np
 
 from lang1.evaluation.answered import Part
 from lang1.evaluation.subgroups import LEAST_CASES, strata
-from lang1.study.context import Context, Mask
-
-Where = tuple[str, Callable[[Part], Mask]]
+from lang1.study.context import Context, Mask, Where
 
 
 def named(context: Context, benchmark: str, task: str, period: str | None = None) -> dict[str, dict[str, Where]]:
