@@ -78,6 +78,15 @@ def test_codes_and_fields(small: Records) -> None:
     assert apache_predictions(SMALL) == {"20": 0.61}
 
 
+def test_worst_values_stand_in_the_note_once_the_day_is_over(small: Records, tmp_path: Path) -> None:
+    notes = dict(ask(small, "SELECT encounter_id, text FROM notes"))
+    assert "Worst values of the first day: intubated; heart rate 118 (high); creatinine 2.5 (high)." in notes["20"]
+    assert "Worst values of the first day: heart rate 80." in notes["10"]  # -1 is no value
+    half = Records.open(ingest_eicu(SMALL, tmp_path / "r", EicuSettings(hours=12)))
+    assert not any("Worst values" in text for (text,) in ask(half, "SELECT text FROM notes"))
+    assert not ask(half, "SELECT 1 FROM fields WHERE field = 'apache_heartrate'")
+
+
 def test_prognosis_is_an_explicit_choice(tmp_path: Path) -> None:
     records = Records.open(ingest_eicu(SMALL, tmp_path / "r", EicuSettings(prognosis_in_note=True)))
     assert "Comfort measures only" in dict(ask(records, "SELECT encounter_id, text FROM notes"))["20"]

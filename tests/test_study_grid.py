@@ -268,6 +268,45 @@ def test_a_generalist_may_be_asked_fewer_examples_and_never_more(tmp_path: Path)
     assert {s.settings["limit"] for s in spec.steps.values() if s.step == "evaluate"} == {50}
 
 
+def test_a_size_may_go_on_from_a_model_that_others_made(tmp_path: Path) -> None:
+    models = {"nano": {"tokens": 81920}, "on": {"start": "smol", "tokens": 40960}}
+    given = {"smol": {"source": str(tmp_path)}}
+    parts: dict[str, Any] = {
+        "models": models,
+        "main": {"corpus": "both", "model": "on"},
+        "seeds": [1],
+        "joint": {"notes": 100},
+        "twins": {"general": "general", "clinical": "both", "notes": [50]},
+        "trajectory": {"milestones": 2},
+    }
+    spec = load(tmp_path, generalists=given, **parts)
+    # Its corpora are made with its own tokenizer, those of the others with ours.
+    assert spec.steps["corpus-both-for-smol"].inputs["tokenizer"] == "generalist-smol"
+    assert spec.steps["corpus-general-for-smol"].inputs["tokenizer"] == "generalist-smol"
+    assert "tokenizer" not in spec.steps["corpus-both"].inputs
+    step = spec.steps["pretrained-both-for-smol-on"]
+    assert step.inputs["start"] == "generalist-smol" and step.inputs["corpus"] == "corpus-both-for-smol"
+    assert "start" not in step.settings and step.settings["milestone_every"] == 2
+    assert "start" not in spec.steps["pretrained-both-nano"].inputs
+    cells = report_of(spec).cells
+    own = [c for c in cells if c.model == "on" and c.design == "grid"]
+    assert {(c.role, c.regime, c.corpus) for c in own} == {
+        ("specialist", "zero-shot", "both"),
+        ("specialist", "zero-shot", "general"),
+        ("specialist", "joint", "both"),
+        ("specialist", "joint", "general"),
+    }
+    without = load(tmp_path, generalists={"smol": {}}, **{**parts, "main": {"corpus": "both", "model": "nano"}})
+    assert not any("-on" in name or "smol" in name for name in without.steps)
+    assert any("on is left out: it goes on from smol" in note for note in report_of(without).notes)
+    with pytest.raises(SettingsError, match=r"on goes on from smol, which has no source; set grid.generalists.smol"):
+        load(tmp_path, generalists={"smol": {}}, **parts)
+    with pytest.raises(SettingsError, match="smol is served"):
+        load(tmp_path, generalists={"smol": {"source": "server.yaml"}}, **parts)
+    with pytest.raises(SettingsError, match="'other' is not there"):
+        load(tmp_path, generalists=given, models={"on": {"start": "other"}}, main=None)
+
+
 def test_generalists_are_left_out_with_words_until_a_folder_is_given(tmp_path: Path) -> None:
     given = {"smol": {"label": "SmolLM2", "finetuned": {"all weights": {}, "lora": {"lora": {"r": 4}}}, "shots": [4]}}
     without = load(tmp_path, generalists=given, joint={"notes": 100, "seeds": [1]})

@@ -138,7 +138,10 @@ def _single(
 
 def generalists(make: Maker) -> list[str]:
     """Models that others made; returns which are left out."""
-    left_out = []
+    left_out = [
+        f"{model} is left out: it goes on from {make.grid.start_of(model)}, of which no folder was given."
+        for model in make.grid.without_start
+    ]
     for name, generalist in make.grid.generalists.items():
         label = generalist.label or name
         if generalist.source is None:
@@ -171,8 +174,7 @@ def _taken(make: Maker, name: str, generalist: Generalist) -> Start:
     assert generalist.source is not None
     if generalist.server:
         return Start(generalist.source, label, about)
-    settings = generalist.take.model_dump(mode="json", exclude_defaults=True)
-    return Start(make.add(f"generalist-{name}", "import", {"source": generalist.source}, settings), label, about)
+    return Start(make.imported(name), label, about)
 
 
 def _tuned_generalist(

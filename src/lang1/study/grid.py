@@ -90,7 +90,9 @@ class Grid(Settings):
     )
     pretrain: Part = Field(default={}, description="settings of every pretraining")
     models: dict[Name, Part] = Field(
-        default={}, description="sizes by name: settings of their pretraining, with tokens"
+        default={},
+        description="sizes by name: settings of their pretraining, with tokens; `start: NAME` goes on from a model of "
+        "`generalists`, on corpora of its tokenizer, and is left out where that one has no source",
     )
     pretrained: dict[str, list[str]] | None = Field(
         default=None, description="which sizes are pretrained on which mixture; null: every size on every mixture"
@@ -135,6 +137,11 @@ class Grid(Settings):
             _known(f"corpora.{name}.systems", mixture.systems or (), self.systems)
         if self.tokenizer is not None:
             _known("tokenizer", [self.tokenizer], self.corpora)
+        for name in self.models:
+            if (start := self.start_of(name)) is not None:
+                _known(f"models.{name}.start", [start], self.generalists)
+                if self.generalists[start].server:
+                    raise ValueError(f"models.{name}.start: {start} is served, so it cannot be trained on")
         for corpus, sizes in (self.pretrained or {}).items():
             _known("pretrained", [corpus], self.corpora)
             _known(f"pretrained.{corpus}", sizes, self.models)
@@ -155,10 +162,12 @@ class Grid(Settings):
             _known("twins", [self.twins.general, self.twins.clinical], self.corpora)
         if self.needs_model and not self.cells:
             raise ValueError("a design asks for a model: name corpora and models")
+        if self.main is not None and self.main["model"] in self.without_start:
+            raise ValueError(f"main: {self._why_not(*self.chosen)}")
         for name, design in self.designs().items():
             chosen = (design.corpus or self.chosen[0], design.model or self.chosen[1])
             if chosen not in self.cells and not (name == "seen"):
-                raise ValueError(f"{name}: {chosen[1]} is not pretrained on {chosen[0]}; add it to `pretrained`")
+                raise ValueError(f"{name}: {self._why_not(*chosen)}")
         if self.budget is not None and self.trajectory is None:
             raise ValueError("budget: it goes over the milestones of `trajectory`, which is not there")
         return self
@@ -167,7 +176,13 @@ class Grid(Settings):
         for corpus, sizes in named.items():
             for size in sizes:
                 if (corpus, size) not in self.cells:
-                    raise ValueError(f"{name}: {size} is not pretrained on {corpus}; add it to `pretrained`")
+                    raise ValueError(f"{name}: {self._why_not(corpus, size)}")
+
+    def _why_not(self, corpus: str, model: str) -> str:
+        if model in self.without_start:
+            start = self.start_of(model)
+            return f"{model} goes on from {start}, which has no source; set grid.generalists.{start}.source"
+        return f"{model} is not pretrained on {corpus}; add it to `pretrained`"
 
     def _seeds(self) -> dict[str, list[int]]:
         parts = {name: getattr(self, name) for name in type(self).model_fields}
@@ -189,9 +204,20 @@ class Grid(Settings):
     @property
     def cells(self) -> list[tuple[str, str]]:
         """The pretrainings of the grid: mixture and size."""
-        if self.pretrained is None:
-            return [(corpus, model) for corpus in self.corpora for model in self.models]
-        return [(corpus, model) for corpus, sizes in self.pretrained.items() for model in sizes]
+        everything = {corpus: list(self.models) for corpus in self.corpora}
+        declared = everything if self.pretrained is None else self.pretrained
+        found = [(corpus, model) for corpus, sizes in declared.items() for model in sizes]
+        return [cell for cell in found if cell[1] not in self.without_start]
+
+    def start_of(self, model: str) -> str | None:
+        """The generalist that a size goes on from; None: from random weights."""
+        return self.models[model].get("start")
+
+    @property
+    def without_start(self) -> list[str]:
+        """Sizes that go on from a model of which no folder is given."""
+        starts = {name: self.start_of(name) for name in self.models}
+        return [name for name, start in starts.items() if start is not None and not self.generalists[start].source]
 
     @property
     def chosen(self) -> tuple[str, str]:

@@ -123,16 +123,31 @@ class Maker:
         systems = self.grid.corpora[corpus].systems
         return [self.grid.home] if systems is None else list(systems)
 
-    def corpus(self, corpus: str, systems: Sequence[str], benchmark: str = "", suffix: str = "") -> str:
-        """The corpus of a mixture, of other health systems or against another benchmark where they are given."""
+    def imported(self, generalist: str) -> str:
+        """The step that takes in the folder of a model that others made."""
+        given = self.grid.generalists[generalist]
+        settings = given.take.model_dump(mode="json", exclude_defaults=True)
+        return self.add(f"generalist-{generalist}", "import", {"source": given.source}, settings)
+
+    def corpus(
+        self, corpus: str, systems: Sequence[str], benchmark: str = "", suffix: str = "", start: str | None = None
+    ) -> str:
+        """The corpus of a mixture, of other health systems or against another benchmark where they are given.
+
+        ``start`` is the generalist whose tokenizer it is made with.
+        """
         records, guard, of = self.guarded_by(systems)
         if list(systems) == self.systems_of(corpus):
             of = ""  # a mixture that is declared of several needs no other name
         inputs: dict[str, Any] = {"records": records, "benchmark": benchmark or guard}
         first = self.grid.tokenizer or next(iter(self.grid.corpora))
         settings = over(self.grid.corpus, self.grid.corpora[corpus].settings)
-        if corpus != first or suffix or of:
+        if start is not None:
+            inputs["tokenizer"] = self.imported(start)
+            suffix = f"{suffix}-for-{start}"
+        elif corpus != first or suffix or of:
             inputs["tokenizer"] = f"{self.corpus(first, self.systems_of(first))}/tokenizer/tokenizer.json"
+        if "tokenizer" in inputs:
             settings = {name: value for name, value in settings.items() if name not in OF_TOKENIZER}
         return self.add(f"corpus-{corpus}{of}{suffix}", "corpus", inputs, settings)
 
@@ -140,7 +155,9 @@ class Maker:
 
     def pretrain_settings(self, model: str) -> dict[str, Any]:
         """Those of a size."""
-        return over(self.grid.pretrain, self.grid.models[model])
+        made = over(self.grid.pretrain, self.grid.models[model])
+        made.pop("start", None)  # an input of the step
+        return made
 
     def pretrained(
         self,
@@ -154,8 +171,8 @@ class Maker:
     ) -> Start:
         """A pretraining of the grid, or the same on notes of other health systems, against another benchmark, anew."""
         of = self.systems_of(corpus) if systems is None else list(systems)
-        guard = benchmark or self.guarded_by(of)[1]
-        made_of = self.corpus(corpus, of, benchmark, suffix)
+        guard, base = benchmark or self.guarded_by(of)[1], self.grid.start_of(model)
+        made_of = self.corpus(corpus, of, benchmark, suffix, base)
         settings = self.pretrain_settings(model)
         if (corpus, model) == self.on_path and systems is None and seed is None:
             settings["milestone_every"] = self.milestones(model)[0]
@@ -163,7 +180,9 @@ class Maker:
             settings["seed"] = seed
         again = f"-seed{seed}" if seed is not None else ""
         name = f"pretrained-{made_of.removeprefix('corpus-')}-{model}{again}"
-        step = self.add(name, "pretrain", {"corpus": made_of, "benchmark": guard}, settings)
+        inputs = {"corpus": made_of, "benchmark": guard}
+        inputs |= {"start": self.imported(base)} if base is not None else {}
+        step = self.add(name, "pretrain", inputs, settings)
         about = {"role": "specialist", "model": model, "corpus": corpus, "pretrained_on": tuple(of)}
         return Start(step, f"{model}, {corpus}", about)
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from lang1.common.errors import InputError
 from lang1.common.settings import Settings
-from lang1.records.readers.eicu_note import NOTE_TABLES, create_notes
+from lang1.records.readers.eicu_note import APACHE_HOURS, APACHE_VALUES, NOTE_TABLES, create_notes
 from lang1.records.readers.source import SourceFile, find_table
 from lang1.records.readers.staging import OnBadRows, Staging, staging
 from lang1.records.store import RecordsMeta, VitalStatus
@@ -44,12 +44,6 @@ RACE = {
     "Asian": "Asian",
     "Native American": "Native American",
 }
-# Day-1 values of the APACHE score; -1 stands for a value that was not measured.
-APACHE_VALUES = (
-    "intubated", "vent", "dialysis", "eyes", "motor", "verbal", "meds", "urine", "wbc", "temperature",
-    "respiratoryrate", "sodium", "heartrate", "meanbp", "ph", "hematocrit", "creatinine", "albumin", "pao2",
-    "pco2", "bun", "glucose", "bilirubin", "fio2",
-)  # fmt: skip
 
 
 class EicuSettings(Settings):
@@ -81,7 +75,7 @@ def ingest_eicu(source: Path, out: Path, settings: EicuSettings | None = None, *
         InputError: no patient table, a missing column, or (refuse) a row that cannot be used.
     """
     settings = settings or EicuSettings()
-    files = {table: find_table(source, table) for table in ("patient", "diagnosis", *NOTE_TABLES, "apacheapsvar")}
+    files = {table: find_table(source, table) for table in ("patient", "diagnosis", *NOTE_TABLES)}
     if not files["patient"]:
         raise InputError(f"{source}: no patient table (patient.csv, .csv.gz, .csv.zst or .parquet); is this eICU?")
     meta = RecordsMeta(
@@ -102,7 +96,7 @@ def ingest_eicu(source: Path, out: Path, settings: EicuSettings | None = None, *
         _stays(stage, files["patient"], settings)
         _diagnoses(stage, files["diagnosis"])
         create_notes(stage, files, settings.hours, settings.prognosis_in_note, settings.most_items)
-        _fields(stage, files["apacheapsvar"])
+        _fields(stage, files["apacheapsvar"] if settings.hours >= APACHE_HOURS else [])
     return out
 
 
@@ -203,7 +197,7 @@ def _diagnoses(stage: Staging, files: list[SourceFile]) -> None:
 
 
 def _fields(stage: Staging, files: list[SourceFile]) -> None:
-    """Structured values known when the question is asked: those of admission, and APACHE's of the first day."""
+    """Structured values known when the question is asked: those of admission, and APACHE's once the day is over."""
     known: list[tuple[str, str, bool]] = [
         ("age", "years", True),
         ("sex", "gender", False),

@@ -12,6 +12,14 @@ from lang1.records.readers.source import SourceFile
 from lang1.records.readers.staging import Staging
 
 
+# Day-1 values of the APACHE score; -1 stands for a value that was not measured.
+APACHE_VALUES = (
+    "intubated", "vent", "dialysis", "eyes", "motor", "verbal", "meds", "urine", "wbc", "temperature",
+    "respiratoryrate", "sodium", "heartrate", "meanbp", "ph", "hematocrit", "creatinine", "albumin", "pao2",
+    "pco2", "bun", "glucose", "bilirubin", "fio2",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Section:
     """One section of the note: its title, and SQL over one table for an item's words and the minute of its entry."""
@@ -24,6 +32,50 @@ class Section:
     keep: str = "true"
 
 
+def _value(column: str, words: str, low: float | None = None, high: float | None = None) -> str:
+    """SQL of a value in words, marked as laboratories mark those outside of their range; -1 is missing."""
+    number = f"nullif(try_cast({column} AS DOUBLE), -1)"
+    marks = [f"WHEN {number} < {low} THEN ' (low)'"] if low is not None else []
+    marks += [f"WHEN {number} > {high} THEN ' (high)'"] if high is not None else []
+    mark = f" || CASE {' '.join(marks)} ELSE '' END" if marks else ""
+    # 45.0 is said as 45, 7.29 as it is
+    return f"'{words} ' || format('{{:g}}', {number}){mark}"
+
+
+def _said(column: str, words: str) -> str:
+    return f"CASE WHEN {column} = '1' THEN '{words}' END"
+
+
+# What APACHE takes as the worst of the first day, with usual ranges of adults (units as the source has them:
+# beats and breaths a minute, mmHg, degrees Celsius, mL of urine in 24 hours, mmol/L, mg/dL, g/dL, 1,000/uL, %).
+VALUES = (
+    _said("intubated", "intubated"),
+    _said("vent", "ventilated"),
+    _said("dialysis", "on dialysis"),
+    _said("meds", "sedated, so that consciousness could not be scored"),
+    _value("eyes", "eyes score"),
+    _value("motor", "motor score"),
+    _value("verbal", "verbal score"),
+    _value("heartrate", "heart rate", 60, 100),
+    _value("meanbp", "mean arterial pressure", 70, 105),
+    _value("respiratoryrate", "respiratory rate", 12, 20),
+    _value("temperature", "temperature", 36, 38),
+    _value("urine", "urine", 800, 2500),
+    _value("creatinine", "creatinine", 0.6, 1.3),
+    _value("bun", "urea nitrogen", 7, 20),
+    _value("sodium", "sodium", 135, 145),
+    _value("glucose", "glucose", 70, 180),
+    _value("albumin", "albumin", 3.5, 5.0),
+    _value("bilirubin", "bilirubin", None, 1.2),
+    _value("hematocrit", "hematocrit", 36, 50),
+    _value("wbc", "white cells", 4, 11),
+    _value("ph", "arterial pH", 7.35, 7.45),
+    _value("pao2", "PaO2", 75, None),
+    _value("pco2", "PaCO2", 35, 45),
+    _value("fio2", "inspired oxygen"),
+)
+APACHE_HOURS = 24  # the span that those values are the worst of
+
 SECTIONS = (
     Section(
         "Admission diagnosis",
@@ -31,6 +83,13 @@ SECTIONS = (
         ("admitdxenteredoffset", "admitdxpath"),
         "array_to_string(string_split(admitdxpath, '|')[-2:], ', ')",
         "admitdxenteredoffset",
+    ),
+    Section(
+        "Worst values of the first day",
+        "apacheapsvar",
+        APACHE_VALUES,
+        f"concat_ws('; ', {', '.join(VALUES)})",
+        f"{APACHE_HOURS * 60}",
     ),
     Section(
         "Past history",
@@ -123,7 +182,9 @@ def create_notes(
         if not files[section.table]:
             continue
         items = f"items_{number}"
-        stage.read(items, files[section.table], ["patientunitstayid", *section.columns])
+        optional = section.columns if section.table == "apacheapsvar" else ()
+        needed = [] if optional else section.columns
+        stage.read(items, files[section.table], ["patientunitstayid", *needed], optional)
         stage.connection.execute(f"""
             CREATE TEMP TABLE placed AS
             SELECT u.patienthealthsystemstayid AS stay, u.unit_start + try_cast(({section.offset}) AS BIGINT) AS minute,
