@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from lang1.records.readers.source import SourceFile
 from lang1.records.readers.staging import Staging
 
-
 # Day-1 values of the APACHE score; -1 stands for a value that was not measured.
 APACHE_VALUES = (
     "intubated", "vent", "dialysis", "eyes", "motor", "verbal", "meds", "urine", "wbc", "temperature",
@@ -38,8 +37,8 @@ def _value(column: str, words: str, low: float | None = None, high: float | None
     marks = [f"WHEN {number} < {low} THEN ' (low)'"] if low is not None else []
     marks += [f"WHEN {number} > {high} THEN ' (high)'"] if high is not None else []
     mark = f" || CASE {' '.join(marks)} ELSE '' END" if marks else ""
-    # 45.0 is said as 45, 7.29 as it is
-    return f"'{words} ' || format('{{:g}}', {number}){mark}"
+    # 45.0 is said as 45, 7.29 as it is, 801.014 as 801
+    return f"'{words} ' || format('{{:.4g}}', {number}){mark}"
 
 
 def _said(column: str, words: str) -> str:
