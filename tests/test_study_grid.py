@@ -269,7 +269,11 @@ def test_a_generalist_may_be_asked_fewer_examples_and_never_more(tmp_path: Path)
 
 
 def test_a_size_may_go_on_from_a_model_that_others_made(tmp_path: Path) -> None:
-    models = {"nano": {"tokens": 81920}, "on": {"start": "smol", "tokens": 40960}}
+    gentle = {"optimizer": {"kind": "adamw", "lr": 1e-4}, "epochs": 2}
+    models = {
+        "nano": {"tokens": 81920},
+        "on": {"start": "smol", "tokens": 40960, "finetune": gentle, "seeds": [3]},
+    }
     given = {"smol": {"source": str(tmp_path)}}
     parts: dict[str, Any] = {
         "models": models,
@@ -287,7 +291,14 @@ def test_a_size_may_go_on_from_a_model_that_others_made(tmp_path: Path) -> None:
     step = spec.steps["pretrained-both-for-smol-on"]
     assert step.inputs["start"] == "generalist-smol" and step.inputs["corpus"] == "corpus-both-for-smol"
     assert "start" not in step.settings and step.settings["milestone_every"] == 2
+    assert not {"finetune", "seeds"} & set(step.settings)
     assert "start" not in spec.steps["pretrained-both-nano"].inputs
+    # It is finetuned in its own way and with its own seeds, the others as the grid says.
+    own_way = spec.steps["finetuned-both-for-smol-on-joint-100notes-seed3"].settings
+    assert (own_way["optimizer"], own_way["epochs"]) == (gentle["optimizer"], 2)
+    others = spec.steps["finetuned-both-nano-joint-100notes-seed1"].settings
+    assert others["optimizer"]["kind"] == "muon" and "epochs" not in others
+    assert "finetuned-both-for-smol-on-joint-50notes-seed3" in spec.steps
     cells = report_of(spec).cells
     own = [c for c in cells if c.model == "on" and c.design == "grid"]
     assert {(c.role, c.regime, c.corpus) for c in own} == {

@@ -7,7 +7,7 @@ from typing import Any
 
 from lang1.common.errors import SettingsError
 from lang1.study.expand_designs import chosen, home_tasks, main_notes, oracle, others, seeds
-from lang1.study.grid_designs import Swaps, Systems
+from lang1.study.grid_designs import Joint, Swaps, Systems
 from lang1.study.maker import Maker, Start, over
 
 # What decides over a patient's fold: it must be one rule where health systems are pooled, or a patient whom one
@@ -71,7 +71,7 @@ class _Across:
             self.make.finetuned(
                 start, benchmark, systems, self.design.finetune, seed, tasks=tasks, notes=notes, design="across"
             )
-            for seed in seeds(self.make, self.design)
+            for seed in seeds(self.make, self.design, start.size)
         ]
 
     def score(self, model: Start, tested: str, variant: str, design: str = "systems") -> None:
@@ -105,7 +105,7 @@ def swaps(make: Maker, design: Swaps) -> None:
         if swap.truth is not None:
             oracle(make, name, bench, swap.truth, others(make, design), **about)
         joint = over(grid.joint.finetune if grid.joint is not None else {}, design.finetune)
-        for seed in design.seeds or (grid.joint.seeds if grid.joint is not None else None) or grid.seeds:
+        for seed in design.seeds or seeds(make, grid.joint or Joint(), start.size):
             tuned = make.finetuned(
                 start, home, [grid.home], joint, seed, tasks=home_tasks(make), notes=main_notes(make), design="swaps"
             )

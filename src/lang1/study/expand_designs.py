@@ -26,9 +26,9 @@ def others(make: Maker, design: Design | None = None) -> dict[str, Any]:
     return over(make.grid.evaluate, make.grid.evaluate_others, design.evaluate if design is not None else {})
 
 
-def seeds(make: Maker, design: Design) -> Sequence[int]:
-    """The seeds of a design."""
-    return design.seeds or make.grid.seeds
+def seeds(make: Maker, design: Design, model: str = "") -> Sequence[int]:
+    """The seeds of a design about a size: the design's own, the size's, the grid's."""
+    return design.seeds or make.grid.models.get(model, {}).get("seeds") or make.grid.seeds
 
 
 def chosen(make: Maker, design: OneModel) -> tuple[str, str]:
@@ -103,7 +103,7 @@ def joint(make: Maker, design: Joint) -> None:
         sizes = [main_notes(make), design.notes] if main else [design.notes]
         for notes in dict.fromkeys(sizes):
             full = main and notes == sizes[0]
-            for seed in seeds(make, design):
+            for seed in seeds(make, design, model):
                 tuned = make.finetuned(
                     start, home, [make.grid.home], design.finetune, seed, tasks=tasks, notes=notes, design="joint"
                 )
@@ -120,7 +120,7 @@ def _single(
     make: Maker, start: Start, design: Design, tasks: Sequence[str], home: str, notes: int | None, way: str
 ) -> None:
     for task in tasks:
-        for seed in seeds(make, design):
+        for seed in seeds(make, design, start.size):
             tuned = make.finetuned(
                 start,
                 home,
@@ -198,7 +198,7 @@ def twins(make: Maker, design: Twins) -> None:
     """General text alone against general and clinical text, finetuned on the same notes."""
     for model in design.models or [make.grid.chosen[1]]:
         for role, corpus in (("twin", design.general), ("specialist", design.clinical)):
-            for seed in seeds(make, design):
+            for seed in seeds(make, design, model):
                 start = make.pretrained(corpus, model, seed=seed if design.pretrain_again else None)
                 start = start.with_(role=role, variant=corpus)
                 _sizes(make, start, design, design.notes, seed, "twins")
@@ -207,7 +207,7 @@ def twins(make: Maker, design: Twins) -> None:
 def efficiency(make: Maker, design: Efficiency) -> None:
     """Finetuned on nested sets of notes."""
     for corpus, model in _cells(design.models) if design.models is not None else [make.grid.chosen]:
-        for seed in seeds(make, design):
+        for seed in seeds(make, design, model):
             _sizes(make, make.pretrained(corpus, model), design, design.notes, seed, "efficiency")
     for name, generalist in make.grid.generalists.items():
         if generalist.source is None or generalist.server or name not in (design.generalists or make.grid.generalists):
@@ -258,7 +258,7 @@ def budget(make: Maker, design: Budget) -> None:
     corpus, model = chosen(make, path)
     start = make.pretrained(corpus, model)
     for number in design.at or range(1, path.milestones + 1):
-        for seed in seeds(make, design):
+        for seed in seeds(make, design, model):
             _sizes(make, make.milestone(start, model, number), design, design.notes, seed, "budget")
 
 
@@ -277,7 +277,7 @@ def seen(make: Maker, design: Seen) -> None:
         start = make.pretrained(corpus, model, systems=systems, benchmark=bench, suffix="-time-only")
     else:
         start = make.pretrained(corpus, model)
-    for seed in seeds(make, design):
+    for seed in seeds(make, design, model):
         tasks = make.tasks(settings)
         tuned = make.finetuned(
             start, bench, [grid.home], design.finetune, seed, tasks=tasks, notes=design.notes, design="seen"
@@ -304,7 +304,7 @@ def longitudinal(make: Maker, design: Longitudinal) -> None:
             made = over(judged, make.grid.baseline)
             baselined(make, baseline, bench, tasks, made, trained_on=(grid.home,), **shared)
         for tokens in read.budgets or design.budgets:
-            for seed in seeds(make, design):
+            for seed in seeds(make, design, start.size):
                 tuned = make.finetuned(
                     start,
                     bench,

@@ -92,7 +92,8 @@ class Grid(Settings):
     models: dict[Name, Part] = Field(
         default={},
         description="sizes by name: settings of their pretraining, with tokens; `start: NAME` goes on from a model of "
-        "`generalists`, on corpora of its tokenizer, and is left out where that one has no source",
+        "`generalists`, on corpora of its tokenizer, and is left out where that one has no source; `finetune` is laid "
+        "over the grid's for it, and `seeds` replace those of every design",
     )
     pretrained: dict[str, list[str]] | None = Field(
         default=None, description="which sizes are pretrained on which mixture; null: every size on every mixture"

@@ -16,6 +16,8 @@ from lang1.training.settings import PretrainSettings
 Part = Mapping[str, Any]
 # Settings of a corpus that train its tokenizer, and mean nothing where it takes another's.
 OF_TOKENIZER = ("vocab_size", "digits", "tokenizer_sample_bytes")
+# What stands under a size's name without being a setting of its pretraining.
+BESIDE_PRETRAINING = ("start", "finetune", "seeds")
 
 
 def over(*parts: Part) -> dict[str, Any]:
@@ -42,6 +44,11 @@ class Start:
     step: str
     label: str
     about: Mapping[str, Any] = field(default_factory=dict)  # fields of Cell
+
+    @property
+    def size(self) -> str:
+        """Its name among the grid's sizes; empty for a model that others made, which may bear the same name."""
+        return "" if self.about.get("role") == "generalist" else str(self.about.get("model", ""))
 
     def with_(self, **fields: Any) -> Start:
         """The same step, said otherwise."""
@@ -156,8 +163,7 @@ class Maker:
     def pretrain_settings(self, model: str) -> dict[str, Any]:
         """Those of a size."""
         made = over(self.grid.pretrain, self.grid.models[model])
-        made.pop("start", None)  # an input of the step
-        return made
+        return {name: value for name, value in made.items() if name not in BESIDE_PRETRAINING}
 
     def pretrained(
         self,
@@ -233,7 +239,8 @@ class Maker:
         way: str = "",
     ) -> Start:
         """A finetuning; cells say which tasks, notes and seed."""
-        made = over(self.grid.finetune, settings, {"seed": seed})
+        of_model = self.grid.models.get(start.size, {}).get("finetune", {})
+        made = over(self.grid.finetune, of_model, settings, {"seed": seed})
         made |= {"max_notes": notes} if notes is not None else {}
         made |= {"tasks": list(tasks)} if alone else {}
         home = self.benchmark(self.grid.home)
