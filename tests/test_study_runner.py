@@ -143,6 +143,7 @@ class Gathering(Kinds):
     def __init__(self) -> None:
         super().__init__()
         self.kill: tuple[str, str] | None = None
+        self.breaks = 0  # parts of the report that break, for reasons of its own
         self.kinds = {
             "write": StepKind(Word, {}, self._killed),
             "join": StepKind(Word, {"parts": True}, self._killed),
@@ -165,6 +166,7 @@ class Gathering(Kinds):
         with new_folder(out, "study") as draft:
             found = {"parts": {p.name: (p / "text").read_text() for p in parts}, "failed": settings.failed}
             (draft.path / "study.json").write_text(json.dumps(found))
+            draft.counts = {"failed": len(settings.failed) + self.breaks}
 
 
 def told(out: Path) -> dict[str, Any]:
@@ -192,6 +194,26 @@ def test_a_step_that_fails_does_not_lose_the_others(
     assert kinds.ran[3:] == ["a1", "a2", "report"]
     assert told(tmp_path) == {"parts": {"a2": "a2", "b2": "b2"}, "failed": []}
     assert not (tmp_path / ".state" / "a1.log").exists()
+
+
+def test_a_report_of_which_a_part_broke_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = Gathering()
+    kinds.breaks = 1
+    run_study(graph(), kinds.kinds, tmp_path)
+    assert dict(standing(graph(), kinds.kinds, tmp_path))["report"] == "failed"
+    kinds.breaks = 0
+    run_study(graph(), kinds.kinds, tmp_path)
+    assert kinds.ran[-2:] == ["report", "report"]
+    assert "report: a part of it broke when it was made; the old folder is kept" in capsys.readouterr().err
+    assert dict(standing(graph(), kinds.kinds, tmp_path))["report"] == "done"
+    run_study(graph(), kinds.kinds, tmp_path)
+    assert kinds.ran.count("report") == 2
+    # Steps that failed before it are no reason: as long as they fail, the report is what can be made.
+    spec = graph(a1={"fail": "bug"})
+    for _ in range(2):
+        with pytest.raises(StudyFailed):
+            run_study(spec, kinds.kinds, tmp_path, keep_going=True)
+    assert kinds.ran.count("report") == 3
 
 
 def test_a_report_of_which_nothing_is_left_fails_itself(tmp_path: Path) -> None:

@@ -193,12 +193,14 @@ class _Run:
             key = _key(step, inputs)
         folder = self.out / step.name
         state = _state(self.out, step.name)
-        if (folder / MANIFEST).exists() and state.get("key") == key:
+        if (folder / MANIFEST).exists() and state.get("key") == key and not _partly_broken(step, folder):
             say(f"{said}: done before")
             self._finished(step)
             return
         if state.get("key") != key:
-            _set_aside(self.out, step.name, str(state.get("key", "unknown")))
+            _set_aside(self.out, step.name, str(state.get("key", "unknown")), "settings or inputs changed since")
+        elif (folder / MANIFEST).exists():
+            _set_aside(self.out, step.name, key, "a part of it broke when")
         write_json(self.out / STATE / f"{step.name}.json", {"key": key, "step": step.spec.step})
         say(f"{said} …")
         started = time.monotonic()
@@ -311,6 +313,8 @@ def _stands(step: Planned, spec: StudySpec, out: Path, found: Mapping[str, str])
         except Lang1Error:
             return "failed" if (out / STATE / f"{step.name}.log").exists() else "to do"
         if (folder / MANIFEST).exists():
+            if same and _partly_broken(step, folder):
+                return "failed"
             return "done" if same else "changed"
         if (out / STATE / f"{step.name}.log").exists():
             return "failed"
@@ -393,8 +397,16 @@ def _fingerprint(path: Path, print_of: Callable[[Path], str] | None = None) -> s
     return open_folder(path, kinds).fingerprint if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _set_aside(out: Path, name: str, key: str) -> None:
-    """Move what was made under other settings out of the way, finished or not: it may have cost days."""
+def _partly_broken(step: Planned, folder: Path) -> bool:
+    """Whether a step that gathers could not make all of it, for other reasons than steps that failed before it."""
+    if not step.kind.gathers:
+        return False
+    counts = read_json(folder / MANIFEST).get("counts", {})
+    return int(counts.get("failed", 0)) > len(getattr(step.settings, "failed", ()))
+
+
+def _set_aside(out: Path, name: str, key: str, why: str) -> None:
+    """Move what is to be made again out of the way, finished or not: it may have cost days."""
     for folder in (out / name, partial_path(out / name)):
         if not folder.exists():
             continue
@@ -403,4 +415,4 @@ def _set_aside(out: Path, name: str, key: str) -> None:
         if place.exists():
             shutil.rmtree(place)  # the same step under the same key: superseded once before
         folder.rename(place)
-        say(f"{name}: settings or inputs changed since it was made; the old folder is kept in {place}")
+        say(f"{name}: {why} it was made; the old folder is kept in {place}")
