@@ -70,6 +70,17 @@ def test_the_same_study_gives_the_same_bytes_from_a_file_a_folder_and_a_value(
         assert render_study(given, tmp_path / "again.html").read_text(encoding="utf-8") == source
 
 
+def test_a_caveat_of_several_analyses_is_said_once(study: dict[str, Any], tmp_path: Path) -> None:
+    common, own = "These patients were all invented.", "This one analysis has a catch."
+    for number, analysis in enumerate(given := copy.deepcopy(study)["analyses"]):
+        analysis["caveats"] = [common, own] if number == 0 else [common]
+    assert len(given) >= 3
+    html = render_study({**study, "analyses": given}, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count(common) == 1 and html.count(own) == 1
+    assert html.index(common) < html.index(own)
+    assert html.count('<a href="#warnings">said of several analyses</a>') == len(given)
+
+
 def test_all_that_the_study_holds_is_on_the_page(page: Page, study: dict[str, Any]) -> None:
     found = Study.model_validate(study)
     wanted = [found.title, *found.failed, *found.warnings]

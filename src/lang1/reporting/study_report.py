@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lang1.reporting.study_words import CLAIM_MARKS, STUDY_GLOSSARY, VERDICTS, s
 
 FILE = "study.json"
 MOST_CARDS = 3  # sources of records that are shown as cards; more are rows of a table
+SAID_ONCE = 3  # a caveat of so many analyses is said above them all
 FIRST = ("answer", "warnings", "glance")  # what stands above the list of the analyses
 
 
@@ -100,7 +102,10 @@ def _values(study: Study, digest: str) -> dict[str, Any]:
     titles = {task.task: task.title or task.task for task in study.tasks}
     name = f"lang1 {study.versions.get('lang1', '')}".strip()
     contents = [("answer", "The answer in short")]
-    contents += [("warnings", "Read with care")] if study.warnings or study.failed or cases["warning"] else []
+    repeated = Counter(caveat for analysis in study.analyses for caveat in analysis.caveats)
+    common = [caveat for caveat, times in repeated.items() if times >= SAID_ONCE]
+    warned = study.warnings or study.failed or cases["warning"] or common
+    contents += [("warnings", "Read with care")] if warned else []
     contents += [("glance", "In one sentence each")] if parts else []
     contents += [("data", "Data and questions")] if study.data or study.tasks else []
     contents += [(part["id"], f"{part['number']}  {part['title']}") for part in parts]
@@ -135,6 +140,7 @@ def _values(study: Study, digest: str) -> dict[str, Any]:
             for task in study.tasks
         ],
         "parts": parts,
+        "common": common,
         "browser": cases,
         "design": design,
         "cells": len(study.design),
