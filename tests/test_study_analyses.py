@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from lang1.study.analyses.mixture import mixture
 from lang1.study.analyses.periods import periods
 from lang1.study.analyses.subgroups import subgroups
 from lang1.study.analyses.trajectory import trajectory
-from lang1.study.analyses.transfer import gains, transfer
+from lang1.study.analyses.transfer import gains, joint, labels, singles, transfer
 from lang1.study.analyses.zero_shot import poor_tasks, zero_shot
 from lang1.study.context import MEAN, Context
 
@@ -163,6 +164,26 @@ def _sorted(context: Context, cell: object, task: str) -> list[float]:
     asked = set(benchmark("benchmark").examples([task], ["test_newest"])["example_id"].to_pylist())
     kept = sorted((r for r in rows if r["example_id"] in asked), key=lambda r: r["example_id"])
     return [r["probabilities"][1] for r in kept]
+
+
+def test_the_joint_model_beside_single_ones_has_as_many_labels_and_not_as_many_notes(story: Context) -> None:
+    single = singles(story)
+    by_notes = joint(story, single)
+    assert by_notes is not None and by_notes.about.design == "grid"  # labels are not known: as many notes
+    wide = max((c.notes or 0) for c in story.cells if c.design == "efficiency" and c.role == "specialist")
+    known = [
+        c.model_copy(update={"labels": 400 if c.design == "single" or (c.notes == wide) else 90})
+        if c.role == "specialist" and c.tasks else c
+        for c in story.cells
+    ]  # fmt: skip
+    named = replace(story, cells=known)
+    single = singles(named)
+    chosen = joint(named, single)
+    assert chosen is not None and chosen.about.notes == wide and chosen.about.labels is None
+    assert labels([chosen]) == 400
+    found = transfer(named)
+    assert found is not None
+    assert "The joint model saw 400 labels of each task on average, the single ones 400." in found.caveats
 
 
 def test_the_family_is_corrected_as_a_whole(story: Context, made: dict[str, Analysis]) -> None:

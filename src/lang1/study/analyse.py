@@ -95,9 +95,12 @@ def _filled(cell: Cell, folder: Path) -> Cell:
     if cell.parameters is None:
         found["parameters"] = opened.manifest.extra.get("parameters")
     model = opened.manifest.inputs.get("model")
-    if len(cell.tasks) > 1 and model is not None and model.kind == "model" and Path(model.path).is_dir():
-        learnt = open_folder(model.path, "model").manifest.extra.get("tasks") or cell.tasks
-        found["tasks"] = tuple(learnt)
+    if cell.tasks and model is not None and model.kind == "model" and Path(model.path).is_dir():
+        made = open_folder(model.path, "model").manifest
+        found["tasks"] = tuple(made.extra.get("tasks") or cell.tasks)
+        examples = made.counts.get("examples")
+        if isinstance(examples, dict) and examples:
+            found["labels"] = round(sum(examples.values()) / len(examples))
     return cell.model_copy(update=found)
 
 

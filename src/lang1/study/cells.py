@@ -12,7 +12,7 @@ Role = Literal["specialist", "twin", "generalist", "baseline", "oracle"]
 
 
 class Cell(Settings):
-    """One predictions folder of a study. Cells that are equal but for ``step`` and ``seed`` are repeats of one thing.
+    """One predictions folder of a study. Cells that differ in step, seed and labels drawn alone repeat one thing.
 
     What tells cells apart is what analyses ask about; each reads the fields that it needs and nothing from names.
     """
@@ -31,6 +31,7 @@ class Cell(Settings):
     tokens: int | None = Field(default=None, description="pretraining tokens behind it; null: the whole pretraining")
     tasks: tuple[str, ...] = Field(default=(), description="tasks that it was finetuned on; empty: not finetuned")
     notes: int | None = Field(default=None, description="notes that it was finetuned on; null: all")
+    labels: int | None = Field(default=None, description="of each of these tasks, on average; found in its model")
     seed: int | None = None
     design: str = Field(
         default="grid",
@@ -46,4 +47,4 @@ class Cell(Settings):
     @property
     def group(self) -> Cell:
         """The cell without what tells repeats apart."""
-        return self.model_copy(update={"step": "", "seed": None})
+        return self.model_copy(update={"step": "", "seed": None, "labels": None})

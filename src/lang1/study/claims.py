@@ -180,7 +180,8 @@ def _joint(context: Context) -> Claim:
         )
     return Claim(
         id="joint",
-        claim="Finetuning jointly carries over: one model of all tasks does what one for each does. A task counts for "
+        claim="Finetuning jointly carries over: one model of all tasks does what one for each does, on about as "
+        "many labels of a task. A task counts for "
         f"it where a loss of {LOSS} against the model of that task alone is ruled out, and against it where the joint "
         "model is clearly behind; four of five must count for it.",
         verdict=decide(sides),
