@@ -38,11 +38,12 @@ def main_specialist(context: Context) -> Group | None:
 
 
 def like(context: Context, main: Group, other: Group) -> Group:
-    """The main model finetuned on as many notes as another model was, where the main tables hold it; else itself."""
+    """The main model finetuned on as many notes as another model was, where the study holds it; else itself."""
     about = main.about
+    sized = context.select(design="efficiency", tested_on=context.home, role="specialist", regime=TRAINED)
     found = [
         g
-        for g in _trained(context)
+        for g in [*_trained(context), *sized]
         if (g.about.corpus, g.about.model) == (about.corpus, about.model) and g.about.notes == other.about.notes
     ]
     return found[0] if found else main
