@@ -161,3 +161,48 @@ def test_an_open_model_is_continued_finetuned_and_reported(tmp_path: Path) -> No
         ("continued on notes", "joint"),
         ("open model", "joint"),
     }
+
+
+def test_a_grid_goes_on_from_an_open_model_and_asks_it_less(tmp_path: Path) -> None:
+    simulate(tmp_path / "hospital", SimulatorSettings(patients=250, preset="high-acuity", seed=3, workers=1))
+    short = {"steps": 3, "notes_per_step": 4, "note_budget": 64, "validation_notes": 20, "device": "cpu", "threads": 1}
+    grid = {
+        "home": "riverside",
+        "systems": {"riverside": {"records": str(tmp_path / "hospital" / "riverside")}},
+        "benchmark": {"calendar": "demo", "tasks": ["readmission", "mortality"]},
+        "corpus": {"vocab_size": 512, "workers": 1, "tokenizer_sample_bytes": 100_000},
+        "corpora": {"notes": {"settings": {"weights": {"notes": 1.0}, "general": {}}}},
+        "pretrain": {"tokens": 1024, "sequence_length": 128, "sequences_per_step": 4, "device": "cpu", "threads": 1},
+        "models": {
+            "nano": {"model": SHAPE.model_dump(mode="json") | {"vocab_size": 0, "context": 512}},
+            "on": {"start": "open", "tokens": 2048, "finetune": {"lora": {}}},
+        },
+        "main": {"corpus": "notes", "model": "on"},
+        "finetune": short,
+        "evaluate": {"limit": 40, "resamples": 20, "fast": True, "splits": ["test_newest"]},
+        "baselines": ["metadata"],
+        "generalists": {
+            "open": {
+                "source": str(open_model(tmp_path / "open")),
+                "finetuned": {"all weights": {}},
+                "evaluate": {"limit": 15},
+            }
+        },
+        "joint": {"notes": 30},
+        "single": {"notes": 15},
+    }
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump({"title": "On", "grid": grid}), encoding="utf-8")
+    done: dict[str, Any] = run_study(load_study(file), STEP_KINDS, tmp_path / "out", "on", keep_going=True)
+    on = done["pretrained-notes-for-open-on"].manifest
+    assert on.inputs["start"].fingerprint == done["generalist-open"].manifest.fingerprint
+    assert done["finetuned-notes-for-open-on-joint-30notes-seed1"].manifest.extra["lora"]["r"] == 8
+    asked = done["generalist-open-at-riverside"].manifest.counts["examples"]
+    assert asked <= 30 < done["pretrained-notes-nano-at-riverside"].manifest.counts["examples"]
+    study = read_json(tmp_path / "out" / "study-report" / "study.json")
+    assert not study["failed"]
+    analyses = {one["id"]: one for one in study["analyses"]}
+    assert any("was asked at most 15 examples" in caveat for caveat in analyses["finetuned"]["caveats"])
+    assert any("labels of each task on average, the single ones 15" in c for c in analyses["transfer"]["caveats"])
+    options = {row["option"]: row["kind"] for row in analyses["cost"]["tables"][0]["rows"]}
+    assert (options["on, notes"], options["nano, notes"]) == ("continued pretraining", "specialist from scratch")
