@@ -237,6 +237,8 @@ class _Run:
         state = {"key": key, "step": step.spec.step, "seconds": round(time.monotonic() - started, 1)}
         write_json(self.out / STATE / f"{step.name}.json", state)
         self._finished(step)
+        if _partly_broken(step, self.out / step.name):
+            self.failed[step.name] = f"step '{step.name}': a part of it broke; what is there names it."
 
     def _finished(self, step: Planned) -> None:
         folder = self.out / step.name
