@@ -222,7 +222,8 @@ def _across_tasks(context: Context) -> tuple[Verdict, str]:
     if not votes:
         return "not examined", "not examined (no model finetuned on one task alone, beside the same one not finetuned)."
     yes, no = votes.count("yes"), votes.count("no")
-    said = f"{yes} of {plural(len(votes), 'pair')} gain clearly, {no} do not, {len(votes) - yes - no} are open."
+    gained = f"{yes} of {plural(len(votes), 'pair')} {'gains' if yes == 1 else 'gain'} clearly"
+    said = f"{gained}, {no} {'does' if no == 1 else 'do'} not, {len(votes) - yes - no} are open."
     return "holds" if 2 * yes > len(votes) else "does not hold" if 2 * no > len(votes) else "undecided", said
 
 

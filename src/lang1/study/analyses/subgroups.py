@@ -118,8 +118,9 @@ def _sentence(context: Context, main: Group, held: dict[tuple[str, str, str], di
     sides = tally({str(key): found["gap"] for key, found in held.items()})
     if not sides.known:
         return f"No strata of {main.label}'s test are large enough to be set against each other."
+    clear = len(sides.ahead) + len(sides.behind)
     text = (
-        f"Of {plural(sides.known, 'gap')} between strata, {len(sides.ahead) + len(sides.behind)} are clear and "
+        f"Of {plural(sides.known, 'gap')} between strata, {clear} {'is' if clear == 1 else 'are'} clear and "
         f"{len(sides.undecided)} undecided"
     )
     worst = [(found["gap"], key) for key, found in held.items() if str(key) in sides.behind]

@@ -161,8 +161,9 @@ def _sentence(sides: Mapping[str, Tally]) -> str:
     parts = []
     if pairs.known:
         parts.append(
-            f"of {plural(pairs.known, 'pair')} of a task learned and another tested, {len(pairs.ahead)} gain clearly "
-            f"over no finetuning, {len(pairs.behind)} lose clearly and {len(pairs.undecided)} are undecided"
+            f"of {plural(pairs.known, 'pair')} of a task learned and another tested, "
+            f"{_clearly(len(pairs.ahead), 'gain')} over no finetuning, {_clearly(len(pairs.behind), 'lose')} and "
+            f"{len(pairs.undecided)} are undecided"
         )
     if every.known:
         words = said(every)
@@ -171,6 +172,10 @@ def _sentence(sides: Mapping[str, Tally]) -> str:
         )
     text = "; ".join(parts) + "." if parts else "no pair can be compared with the model before finetuning."
     return text[:1].upper() + text[1:]
+
+
+def _clearly(number: int, verb: str) -> str:
+    return f"{number} {verb}{'s' if number == 1 else ''} clearly"
 
 
 def _unequal(alone: Sequence[Group], every: Group | None) -> list[str]:
