@@ -185,7 +185,7 @@ def test_a_grid_goes_on_from_an_open_model_and_asks_it_less(tmp_path: Path) -> N
             "open": {
                 "source": str(open_model(tmp_path / "open")),
                 "finetuned": {"all weights": {}},
-                "evaluate": {"limit": 15},
+                "evaluate": {"limit": 5},
             }
         },
         "joint": {"notes": 30},
@@ -198,11 +198,11 @@ def test_a_grid_goes_on_from_an_open_model_and_asks_it_less(tmp_path: Path) -> N
     assert on.inputs["start"].fingerprint == done["generalist-open"].manifest.fingerprint
     assert done["finetuned-notes-for-open-on-joint-30notes-seed1"].manifest.extra["lora"]["r"] == 8
     asked = done["generalist-open-at-riverside"].manifest.counts["examples"]
-    assert asked <= 30 < done["pretrained-notes-nano-at-riverside"].manifest.counts["examples"]
+    assert asked <= 10 < done["pretrained-notes-nano-at-riverside"].manifest.counts["examples"]
     study = read_json(tmp_path / "out" / "study-report" / "study.json")
     assert not study["failed"]
     analyses = {one["id"]: one for one in study["analyses"]}
-    assert any("was asked at most 15 examples" in caveat for caveat in analyses["finetuned"]["caveats"])
+    assert any("was asked at most 5 examples" in caveat for caveat in analyses["finetuned"]["caveats"])
     assert any("labels of each task on average, the single ones 15" in c for c in analyses["transfer"]["caveats"])
     options = {row["option"]: row["kind"] for row in analyses["cost"]["tables"][0]["rows"]}
     assert (options["on, notes"], options["nano, notes"]) == ("continued pretraining", "specialist from scratch")

@@ -310,10 +310,14 @@ def test_a_size_may_go_on_from_a_model_that_others_made(tmp_path: Path) -> None:
     without = load(tmp_path, generalists={"smol": {}}, **{**parts, "main": {"corpus": "both", "model": "nano"}})
     assert not any("-on" in name or "smol" in name for name in without.steps)
     assert any("on is left out: it goes on from smol" in note for note in report_of(without).notes)
-    with pytest.raises(SettingsError, match=r"on goes on from smol, which has no source; set grid.generalists.smol"):
+    with pytest.raises(SettingsError, match=r"on goes on from smol, of which no folder is given; set grid"):
         load(tmp_path, generalists={"smol": {}}, **parts)
-    with pytest.raises(SettingsError, match="smol is served"):
-        load(tmp_path, generalists={"smol": {"source": "server.yaml"}}, **parts)
+    served = load(
+        tmp_path,
+        generalists={"smol": {"source": "server.yaml"}},
+        **{**parts, "main": {"corpus": "both", "model": "nano"}},
+    )
+    assert not any("-on" in name for name in served.steps)
     with pytest.raises(SettingsError, match="'other' is not there"):
         load(tmp_path, generalists=given, models={"on": {"start": "other"}}, main=None)
 

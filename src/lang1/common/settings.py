@@ -102,7 +102,10 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"'{where}' is missing: give it a value."
     more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-    return f"'{where}': {first['msg']}, got {first.get('input')!r}.{more}"
+    said = first["msg"].removeprefix("Value error, ")
+    if isinstance(first.get("input"), Mapping) and first["type"] == "value_error":  # it names the fields itself
+        return f"{said}.{more}" if where == "the settings" else f"'{where}': {said}.{more}"
+    return f"'{where}': {said}, got {first.get('input')!r}.{more}"
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

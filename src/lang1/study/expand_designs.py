@@ -139,7 +139,7 @@ def _single(
 def generalists(make: Maker) -> list[str]:
     """Models that others made; returns which are left out."""
     left_out = [
-        f"{model} is left out: it goes on from {make.grid.start_of(model)}, of which no folder was given."
+        f"{model} is left out: it goes on from {make.grid.start_of(model)}, of which no folder is given."
         for model in make.grid.without_start
     ]
     for name, generalist in make.grid.generalists.items():

@@ -92,8 +92,8 @@ class Grid(Settings):
     models: dict[Name, Part] = Field(
         default={},
         description="sizes by name: settings of their pretraining, with tokens; `start: NAME` goes on from a model of "
-        "`generalists`, on corpora of its tokenizer, and is left out where that one has no source; `finetune` is laid "
-        "over the grid's for it, and `seeds` replace those of every design",
+        "`generalists`, on corpora of its tokenizer, and is left out where no folder of that one is given; `finetune` "
+        "is laid over the grid's for it, `seeds` stand in the grid's place",
     )
     pretrained: dict[str, list[str]] | None = Field(
         default=None, description="which sizes are pretrained on which mixture; null: every size on every mixture"
@@ -141,8 +141,6 @@ class Grid(Settings):
         for name in self.models:
             if (start := self.start_of(name)) is not None:
                 _known(f"models.{name}.start", [start], self.generalists)
-                if self.generalists[start].server:
-                    raise ValueError(f"models.{name}.start: {start} is served, so it cannot be trained on")
         for corpus, sizes in (self.pretrained or {}).items():
             _known("pretrained", [corpus], self.corpora)
             _known(f"pretrained.{corpus}", sizes, self.models)
@@ -182,7 +180,7 @@ class Grid(Settings):
     def _why_not(self, corpus: str, model: str) -> str:
         if model in self.without_start:
             start = self.start_of(model)
-            return f"{model} goes on from {start}, which has no source; set grid.generalists.{start}.source"
+            return f"{model} goes on from {start}, of which no folder is given; set grid.generalists.{start}.source"
         return f"{model} is not pretrained on {corpus}; add it to `pretrained`"
 
     def _seeds(self) -> dict[str, list[int]]:
@@ -216,9 +214,9 @@ class Grid(Settings):
 
     @property
     def without_start(self) -> list[str]:
-        """Sizes that go on from a model of which no folder is given."""
-        starts = {name: self.start_of(name) for name in self.models}
-        return [name for name, start in starts.items() if start is not None and not self.generalists[start].source]
+        """Sizes that go on from a model of which no folder is given, or which is served."""
+        starts = {name: self.generalists[start] for name in self.models if (start := self.start_of(name)) is not None}
+        return [name for name, model in starts.items() if model.source is None or model.server]
 
     @property
     def chosen(self) -> tuple[str, str]:
