@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,17 @@ def started(out: Path, step: str) -> bool:
     return (out / ".state" / f"{step}.json").exists()
 
 
-def strike(line: list[str], out: Path, log: Path, step: str, rng: random.Random) -> bool:
-    """Run until the step has begun and a little further, and kill; whether there was still something to kill."""
+def strike(line: list[str], out: Path, log: Path, step: str, rng: random.Random) -> str | None:
+    """Run until the step has begun and a little further, and kill; the step that was hit, None if all was over."""
     process = run(line, log)
     while not started(out, step) and process.poll() is None:
         time.sleep(0.01)
     time.sleep(rng.random() * 1.5)
     if process.poll() is not None:
-        return False
+        return None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return True
+    return begun(log)[-1]
 
 
 def told(out: Path) -> dict[str, Any]:
@@ -70,12 +71,9 @@ def told(out: Path) -> dict[str, Any]:
     return study
 
 
-def made(log: Path) -> dict[str, int]:
-    """How often each step was begun."""
-    counts: dict[str, int] = {}
-    for name in re.findall(r"^\[\d+/\d+\] (\S+) …", log.read_text(encoding="utf-8"), re.M):
-        counts[name] = counts.get(name, 0) + 1
-    return counts
+def begun(log: Path) -> list[str]:
+    """Steps in the order in which they were begun, over all runs."""
+    return re.findall(r"^\[\d+/\d+\] (\S+) …", log.read_text(encoding="utf-8"), re.M)
 
 
 def differing(one: Any, other: Any, place: str = "") -> list[str]:
@@ -103,16 +101,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole, out = Path(folder) / "whole", Path(folder) / "killed"
         logs = [Path(folder) / "whole.log", Path(folder) / "killed.log"]
-        begun = time.monotonic()
+        clock = time.monotonic()
         if run(command(asked.recipe, whole), logs[0]).wait():
             raise SystemExit(logs[0].read_text(encoding="utf-8")[-2000:])
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - clock
         line = command(asked.recipe, out)
-        struck = [name for name in chosen if strike(line, out, logs[1], name, rng)]
+        struck = [hit for name in chosen if (hit := strike(line, out, logs[1], name, rng)) is not None]
         if run(line, logs[1]).wait():
             raise SystemExit(logs[1].read_text(encoding="utf-8")[-2000:])
         places = differing(told(whole), told(out))
-        twice = {name: n for name, n in made(logs[1]).items() if n > 1 + (name in struck)}
+        # A step that was hit is begun once more for each blow; one that had ended must not be.
+        twice = {name: n for name, n in Counter(begun(logs[1])).items() if n > 1 + struck.count(name)}
     result = {
         "name": "study_kill",
         "ratio": None,
@@ -123,7 +122,7 @@ def main() -> None:
             "struck": len(struck),
             "over before the blow": len(chosen) - len(struck),
             "places of study.json that differ": places[:20],
-            "steps begun more often than struck": twice,
+            "steps begun more often than they were hit": twice,
             "seconds of the study left alone": round(seconds, 1),
         },
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
