@@ -29,6 +29,7 @@ class Section:
     words: str
     offset: str
     keep: str = "true"
+    optional: tuple[str, ...] = ()  # further columns, null where the table lacks them
 
 
 def _value(column: str, words: str, low: float | None = None, high: float | None = None) -> str:
@@ -86,9 +87,10 @@ SECTIONS = (
     Section(
         "Worst values of the first day",
         "apacheapsvar",
-        APACHE_VALUES,
+        (),
         f"concat_ws('; ', {', '.join(VALUES)})",
         f"{APACHE_HOURS * 60}",
+        optional=APACHE_VALUES,
     ),
     Section(
         "Past history",
@@ -181,9 +183,7 @@ def create_notes(
         if not files[section.table]:
             continue
         items = f"items_{number}"
-        optional = section.columns if section.table == "apacheapsvar" else ()
-        needed = [] if optional else section.columns
-        stage.read(items, files[section.table], ["patientunitstayid", *needed], optional)
+        stage.read(items, files[section.table], ["patientunitstayid", *section.columns], section.optional)
         stage.connection.execute(f"""
             CREATE TEMP TABLE placed AS
             SELECT u.patienthealthsystemstayid AS stay, u.unit_start + try_cast(({section.offset}) AS BIGINT) AS minute,
